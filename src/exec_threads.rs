@@ -1,0 +1,1 @@
+//! The small thread pool of `std`.

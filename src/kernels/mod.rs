@@ -1,0 +1,142 @@
+//! THE SEAM between what is computed and how: a table of function pointers, chosen once, held as a value.
+//!
+//! The scalar table is the specification. Every other table returns the same bits for every input; the battery in
+//! `testkit` is stamped on each. Nothing above this floor names an instruction set, and nothing in it names a model.
+//!
+//! # Numerics
+//! 1. A block's sum of products of integers is exact. One output has one `f32` accumulator, to which the blocks are
+//!    added with K ascending; multiply, then add, never fused (details at [`Linear`]).
+//! 2. Sums over floats use 16 virtual lanes, element `i` in lane `i % 16`, and one fixed tree: lane `l` takes lane
+//!    `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
+//! 3. Only correctly rounded operations (`+ - * /`, square root, conversions to nearest even) and the functions of
+//!    [`crate::math`], which are made of them.
+
+use crate::mem::split::TileMut;
+use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
+
+/// Elementwise function between two linear layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * 0.5 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`.
+    GeluTanh,
+    /// `x * 0.5 * (1 + erf(x / sqrt(2)))`.
+    GeluErf,
+    /// `x / (1 + exp(-x))`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// Positions of a KV block.
+pub const KV_BLOCK: usize = 16;
+
+/// Positions of an attention chunk: partial softmaxes over fixed chunks, counted from position 0, are merged in order.
+pub const ATTENTION_CHUNK: usize = 256;
+
+/// Cached keys and values of one KV head, as f16 bits in blocks of 16 positions.
+///
+/// Block `b` begins at `data[b * stride]`: `dim_k` lines of 16 positions (`[dim_k][16]`, one lane a position), then
+/// 16 lines of `dim_v` values (`[16][dim_v]`).
+#[derive(Debug, Clone, Copy)]
+pub struct KvBlocks<'x> {
+    /// From the head's part of block 0 on.
+    pub data: &'x [u16],
+    /// Elements from one block of this head to the next.
+    pub stride: usize,
+    /// Values of a key.
+    pub dim_k: usize,
+    /// Values of a value.
+    pub dim_v: usize,
+}
+
+/// Attention of the query heads that share one KV head, for one query position.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'x> {
+    /// `[group][dim_k]`, already rotated.
+    pub q: &'x [f32],
+    /// The cache.
+    pub kv: KvBlocks<'x>,
+    /// First position that is seen.
+    pub first: usize,
+    /// One behind the last position that is seen; above `first`.
+    pub end: usize,
+    /// Factor of the scores, usually `1 / sqrt(dim_k)`.
+    pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`; 0 for none.
+    pub softcap: f32,
+}
+
+/// Rotation of pairs of values by an angle a position (RoPE, Su et al. 2021).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopePairs {
+    /// Pairs `(2i, 2i + 1)`: GGML's NORM.
+    Interleaved,
+    /// Pairs `(i, i + n/2)`: GGML's NEOX.
+    Halves,
+}
+
+/// `out[c][r] = sum_k w[first_row + r][k] * x[c][k]` for every line `c` of the tile.
+///
+/// `out.first()` is the first row of `w` and `out.first_line()` the first column of `x` that the tile covers;
+/// `out.width()` rows, `out.lines()` columns. `scratch` is the worker's own memory of [`Kernels::linear_scratch`]
+/// floats. The sums, for a block of 32 values with activation scale `da`, integer activations `q` (for
+/// [`Act16`] `q = 256 hi + lo`) and their sum `s`, each step one rounding, in this order:
+///
+/// | type | per block of 32 values |
+/// |---|---|
+/// | Q8_0 Q4_0 Q5_0 | `acc += float(sum w q) * (d * da)` |
+/// | Q4_1 Q5_1 | `acc += float(sum w q) * (d * da)`, then `acc += m * (da * float(s))` |
+/// | Q4_K Q5_K | as Q4_1 with `d = d * sc` and `m = -(dmin * mn)` of the sub-block |
+/// | Q6_K | for each half of 16 values: `acc += float(sum w q) * ((d * sc) * da)` |
+/// | F32 F16 BF16 | 16 lanes over `w * x`, K ascending in each, then the tree |
+pub type Linear = fn(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, scratch: &mut [f32]);
+
+/// One implementation of every kernel. All functions are total: lengths that do not fit give fewer results, never a
+/// panic.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    /// The instruction set: `scalar`, `avx2`, ...
+    pub name: &'static str,
+    /// A linear layer, by [`DType::index`] of its weights.
+    pub linear: [Linear; DType::ALL.len()],
+    /// Floats of scratch memory a worker needs for a matrix of `cols` columns.
+    pub linear_scratch: fn(cols: usize) -> usize,
+    /// Rounds values to signed bytes, 32 a block: `q = round_half_even(x * (127 / peak))`, scale `peak / 127`.
+    pub quantize8: fn(x: &[f32], out: &mut [Act8]),
+    /// Rounds values to 16 bits: `q = round_half_even(x * (32639 / peak))`, scale `peak / 32639`, `q = 256 hi + lo`.
+    pub quantize16: fn(x: &[f32], out: &mut [Act16]),
+    /// `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019); an empty `weight` counts as ones.
+    pub rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    /// `out = (x - mean) / sqrt(var + eps) * weight + bias` (Ba et al. 2016); empty `weight`/`bias`: ones, zeros.
+    pub layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]),
+    /// `x = f(x)`.
+    pub activate: fn(f: Activation, x: &mut [f32]),
+    /// `gate = f(gate) * up`.
+    pub activate_mul: fn(f: Activation, gate: &mut [f32], up: &[f32]),
+    /// `x += y`.
+    pub add: fn(x: &mut [f32], y: &[f32]),
+    /// `x *= factor`.
+    pub scale: fn(x: &mut [f32], factor: f32),
+    /// `x = cap * tanh(x / cap)`.
+    pub softcap: fn(x: &mut [f32], cap: f32),
+    /// Rotates the first `2 * cos.len()` values of one head.
+    pub rope: fn(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]),
+    /// Attention, to `out` of `[group][dim_v]`; `scratch` holds [`attention_scratch`] floats.
+    pub attention: fn(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]),
+    /// Writes one position of one head into its KV block: `k` to lane `position % 16`, `v` to line `position % 16`,
+    /// rounded to f16 (nearest even).
+    pub store_kv: fn(k: &[f32], v: &[f32], lane: usize, block: &mut [u16]),
+    /// `ln(sum(exp(x)))` of a row of logits, by its maximum, the 16 lanes and the tree.
+    pub log_sum_exp: fn(x: &[f32]) -> f32,
+}
+
+impl core::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Kernels").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Floats of scratch memory of [`Kernels::attention`] for a group of `group` query heads.
+pub const fn attention_scratch(group: usize, dim_v: usize) -> usize {
+    group * (ATTENTION_CHUNK + dim_v + 2)
+}

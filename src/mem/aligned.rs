@@ -1,0 +1,161 @@
+//! Bytes with an alignment, bytes that may change under us, and (with `alloc`) one owned block.
+#![allow(unsafe_code)]
+
+use bytemuck::Pod;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+/// A value at a multiple of [`crate::mem::ALIGN`]; for static arrays: `static mut MEMORY: Aligned<[u8; N]>`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Aligned<T>(pub T);
+
+/// Bytes that are only ever read as numbers, through a raw pointer: weights.
+///
+/// A mapped file can be changed by another process at any time. A `&[u8]` to it would promise the compiler the
+/// opposite, so weights travel as `RawBytes`: whatever the bytes are at the time of reading, the result is some
+/// number, and no index is ever computed from them.
+#[derive(Debug, Clone, Copy)]
+pub struct RawBytes<'a> {
+    start: NonNull<u8>,
+    len: usize,
+    bytes: PhantomData<&'a [u8]>,
+}
+
+// SAFETY: a `RawBytes` only reads, like `&[u8]`.
+unsafe impl Send for RawBytes<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for RawBytes<'_> {}
+
+impl<'a> RawBytes<'a> {
+    /// Borrows a slice.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { start: NonNull::from(bytes).cast(), len: bytes.len(), bytes: PhantomData }
+    }
+
+    /// # Safety
+    /// `len` bytes from `start` on stay readable for `'a`. They may change while they are read.
+    pub unsafe fn from_raw(start: NonNull<u8>, len: usize) -> Self {
+        Self { start, len, bytes: PhantomData }
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// For kernels: the first byte. Valid for reads of [`len`](Self::len) bytes; no alignment is promised.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.start.as_ptr()
+    }
+
+    /// `len` bytes from `offset` on, or `None` when they are not all inside.
+    pub fn sub(&self, offset: usize, len: usize) -> Option<RawBytes<'a>> {
+        if offset > self.len || len > self.len - offset {
+            return None;
+        }
+        // SAFETY: `offset <= self.len`, so the pointer stays inside or one behind the bytes.
+        let start = unsafe { self.start.add(offset) };
+        Some(RawBytes { start, len, bytes: PhantomData })
+    }
+
+    /// The `index`-th `T` of an array of `T` that begins at the first byte; zero when it is not all inside.
+    #[inline(always)]
+    pub fn read<T: Pod>(&self, index: usize) -> T {
+        let offset = index.wrapping_mul(size_of::<T>());
+        if index >= self.len / size_of::<T>() {
+            return T::zeroed();
+        }
+        // SAFETY: `index < len / size`, so all bytes of the element are inside; any bytes are a valid `T: Pod`.
+        unsafe { self.start.as_ptr().add(offset).cast::<T>().read_unaligned() }
+    }
+}
+
+#[cfg(feature = "alloc")]
+pub use owned::Block;
+
+#[cfg(feature = "alloc")]
+mod owned {
+    use super::super::{ALIGN, MemError};
+    use alloc::alloc::{Layout, alloc_zeroed, dealloc};
+    use core::ptr::NonNull;
+
+    /// One owned, zeroed block of memory that begins at a multiple of [`ALIGN`].
+    #[derive(Debug)]
+    pub struct Block {
+        start: NonNull<u8>,
+        len: usize,
+    }
+
+    // SAFETY: a block is plain owned memory.
+    unsafe impl Send for Block {}
+    // SAFETY: `&Block` gives no access to the bytes but through `bytes`, which only reads.
+    unsafe impl Sync for Block {}
+
+    impl Block {
+        /// Allocates `len` zero bytes; a failing allocator is an error, not an abort.
+        pub fn zeroed(len: usize) -> Result<Self, MemError> {
+            if len == 0 {
+                return Ok(Self { start: NonNull::<super::Aligned<()>>::dangling().cast(), len });
+            }
+            let layout = Layout::from_size_align(len, ALIGN).map_err(|_| MemError::Overflow)?;
+            // SAFETY: the layout has a size above zero.
+            let start = unsafe { alloc_zeroed(layout) };
+            let start = NonNull::new(start).ok_or(MemError::NoMemory { needed: len })?;
+            Ok(Self { start, len })
+        }
+
+        /// All bytes.
+        pub fn bytes(&self) -> &[u8] {
+            // SAFETY: `len` initialised bytes that this block owns.
+            unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        }
+
+        /// All bytes, to be written.
+        pub fn bytes_mut(&mut self) -> &mut [u8] {
+            // SAFETY: `len` initialised bytes that this block owns, borrowed exclusively.
+            unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        }
+
+        /// All bytes for as long as the caller keeps the block alive: for an object that holds both the block and
+        /// the tables carved from it.
+        ///
+        /// # Safety
+        /// The block outlives every use of the result, nothing else touches its bytes, and this is called once.
+        pub unsafe fn leak_mut<'a>(&self) -> &'a mut [u8] {
+            // SAFETY: the caller promises exclusiveness and lifetime; the memory does not move with the block.
+            unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        }
+    }
+
+    impl Drop for Block {
+        fn drop(&mut self) {
+            if self.len > 0 {
+                // SAFETY: allocated in `zeroed` with this very layout.
+                unsafe { dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.len, ALIGN)) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_stay_inside() {
+        let bytes = [1u8, 2, 3, 4, 5];
+        let raw = RawBytes::new(&bytes);
+        assert_eq!(raw.read::<u16>(1), u16::from_le_bytes([3, 4]).to_le());
+        assert_eq!(raw.read::<u16>(2), 0);
+        assert_eq!(raw.read::<u8>(usize::MAX), 0);
+        assert!(raw.sub(5, 0).is_some_and(|rest| rest.is_empty()));
+        assert!(raw.sub(5, 1).is_none() && raw.sub(6, 0).is_none() && raw.sub(1, usize::MAX).is_none());
+        assert_eq!(raw.sub(2, 3).unwrap().read::<u8>(2), 5);
+    }
+}

@@ -1,0 +1,10 @@
+//! Memory: plan first, then carve from the caller's block; bytes that other processes may change; disjoint parts.
+
+pub mod aligned;
+pub mod arena;
+pub mod split;
+
+pub use arena::{Arena, MemError, Plan, Slot};
+
+/// Alignment in bytes of every block that a caller hands over and of every array inside it: one cache line.
+pub const ALIGN: usize = 64;

@@ -1,0 +1,1 @@
+//! Models as data, and the one forward pass.

@@ -1,0 +1,9 @@
+//! Tensors as they are stored: types, blocks, matrices, and the reference (de)quantisation.
+
+pub mod block;
+pub mod dequant;
+mod dtype;
+mod view;
+
+pub use dtype::DType;
+pub use view::{Act8, Act16, Activations, BLOCK, Matrix, Precision};

@@ -1,0 +1,106 @@
+//! Views: a stored matrix, and the activations that meet it.
+
+use super::DType;
+use crate::mem::aligned::RawBytes;
+use bytemuck::{Pod, Zeroable};
+
+/// Values of one activation block: every quantised weight type meets activations with one scale for 32 values.
+pub const BLOCK: usize = 32;
+
+/// A weight matrix as stored, `[rows][cols]` with whole blocks along `cols`.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'w> {
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    bytes: RawBytes<'w>,
+}
+
+impl<'w> Matrix<'w> {
+    /// A matrix over exactly `rows` rows; `None` when `cols` is no whole number of blocks or the bytes do not match.
+    pub fn new(dtype: DType, rows: usize, cols: usize, bytes: RawBytes<'w>) -> Option<Self> {
+        let needed = dtype.row_bytes(cols)?.checked_mul(rows)?;
+        (needed == bytes.len()).then_some(Self { dtype, rows, cols, bytes })
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Number of rows: outputs of a linear layer.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values of a row: inputs of a linear layer.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        let (values, bytes) = self.dtype.block();
+        self.cols / values * bytes
+    }
+
+    /// All bytes: `rows * row_bytes`.
+    pub fn bytes(&self) -> RawBytes<'w> {
+        self.bytes
+    }
+
+    /// The bytes of row `row`; none beyond the last.
+    pub fn row(&self, row: usize) -> RawBytes<'w> {
+        let len = self.row_bytes();
+        let offset = row.checked_mul(len);
+        offset.and_then(|offset| self.bytes.sub(offset, len)).unwrap_or(RawBytes::new(&[]))
+    }
+}
+
+/// How finely the input of a quantised layer is rounded. It belongs to the layer's role in the plan, never to the
+/// batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// One signed byte a value: [`Act8`].
+    #[default]
+    Bits8,
+    /// Two signed bytes a value: [`Act16`].
+    Bits16,
+}
+
+/// 32 activations as signed bytes: value = `scale * q`.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Act8 {
+    /// Scale; NaN when a value was not finite.
+    pub scale: f32,
+    /// Sum of `q`.
+    pub sum: i32,
+    /// Rounded values, -127 to 127.
+    pub q: [i8; BLOCK],
+}
+
+/// 32 activations as two signed bytes each: value = `scale * (256 * hi + lo)`.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Act16 {
+    /// Scale; NaN when a value was not finite.
+    pub scale: f32,
+    /// Sum of `256 * hi + lo`.
+    pub sum: i32,
+    /// High bytes, -127 to 127.
+    pub hi: [i8; BLOCK],
+    /// Low bytes, -128 to 127.
+    pub lo: [i8; BLOCK],
+}
+
+/// Inputs of a linear layer: some columns of `k` values each, column after column.
+#[derive(Debug, Clone, Copy)]
+pub enum Activations<'x> {
+    /// `[columns][k]` floats, for float weights.
+    F32(&'x [f32]),
+    /// `[columns][k / 32]` blocks.
+    Q8(&'x [Act8]),
+    /// `[columns][k / 32]` blocks.
+    Q16(&'x [Act16]),
+}

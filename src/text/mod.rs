@@ -1,0 +1,1 @@
+//! Text: vocabularies, pre-tokenizers, tokenizers, streams.
