@@ -12,6 +12,8 @@ pub struct Overflow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Size(pub u64);
 
+// Named like the operators, but fallible, which the operators' traits are not.
+#[allow(clippy::should_implement_trait)]
 impl Size {
     /// `self + other`.
     pub fn add(self, other: Size) -> Result<Size, Overflow> {

@@ -107,7 +107,7 @@ pub struct Arena<'m> {
 impl<'m> Arena<'m> {
     /// Takes over `memory`, which must begin at a multiple of [`ALIGN`] and hold `plan.bytes()`.
     pub fn new(memory: &'m mut [u8], plan: &Plan) -> Result<Self, MemError> {
-        if memory.as_ptr().addr() % ALIGN != 0 {
+        if !memory.as_ptr().addr().is_multiple_of(ALIGN) {
             return Err(MemError::Misaligned);
         }
         let got = memory.len();

@@ -205,11 +205,8 @@ pub fn for_each_job<P: Parts, F>(
 ) where
     F: Fn(usize, P::Part, &mut [f32]) + Sync,
 {
-    let threads = exec.workers().min(jobs.len()).min(if scratch_len == 0 {
-        usize::MAX
-    } else {
-        scratch.len() / scratch_len
-    });
+    let pieces = scratch.len().checked_div(scratch_len).unwrap_or(usize::MAX);
+    let threads = exec.workers().min(jobs.len()).min(pieces);
     if threads <= 1 {
         let scratch = scratch.get_mut(..scratch_len).unwrap_or_default();
         for job in jobs {

@@ -75,7 +75,7 @@ impl DType {
     /// Bytes of a row of `values` values, or `None` when that is no whole number of blocks or does not fit.
     pub fn row_bytes(self, values: usize) -> Option<usize> {
         let (per_block, bytes) = self.block();
-        if values % per_block != 0 {
+        if !values.is_multiple_of(per_block) {
             return None;
         }
         (values / per_block).checked_mul(bytes)
