@@ -1,1 +1,25 @@
-//! (see kernels)
+//! What the CPU can do, as a value.
+//!
+//! [`crate::kernels`] reads it from the machine; a value made by hand (all off, or a feature less) chooses another
+//! table, for tests and for hosts that want one. Nothing is kept in global state.
+
+/// Instruction sets that some kernel table uses. Everything off is the scalar table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// x86: 256-bit integers, and the operating system saves the registers.
+    pub avx2: bool,
+    /// x86: conversion of f16.
+    pub f16c: bool,
+    /// x86: 512-bit registers, saved by the operating system, with the F, BW, DQ and VL parts.
+    pub avx512: bool,
+    /// x86: dot products of bytes in 512-bit registers.
+    pub avx512_vnni: bool,
+    /// x86: dot products of bytes in 256-bit registers, without AVX-512.
+    pub avx_vnni: bool,
+}
+
+impl Features {
+    /// Nothing but plain Rust.
+    pub const NONE: Features =
+        Features { avx2: false, f16c: false, avx512: false, avx512_vnni: false, avx_vnni: false };
+}

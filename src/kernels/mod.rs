@@ -11,6 +11,9 @@
 //! 3. Only correctly rounded operations (`+ - * /`, square root, conversions to nearest even) and the functions of
 //!    [`crate::math`], which are made of them.
 
+#[expect(dead_code, reason = "the tables are assembled when all kernels are there")]
+mod scalar_linear;
+
 use crate::mem::split::TileMut;
 use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
 
