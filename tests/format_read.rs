@@ -1,0 +1,205 @@
+//! Reading what is well formed: every value type, views, typed access, and real files where they are present.
+
+#[path = "common/gguf_builder.rs"]
+mod gguf_builder;
+
+use gguf_builder::{Gguf as Build, Val};
+use locutor::format::gguf::scan;
+use locutor::format::{Counts, FormatError, Gguf, PerLayer, Value, ValueType, What};
+use locutor::mem::aligned::Block;
+use locutor::mem::{Arena, Plan};
+use locutor::tensor::DType;
+
+/// Reads a file with memory of exactly the planned size and hands it to `check`.
+fn with<R>(file: &[u8], check: impl FnOnce(&Gguf<'_>, &Counts) -> R) -> Result<R, FormatError> {
+    let counts = scan(file, file.len() as u64)?;
+    let mut plan = Plan::new();
+    let slots = Gguf::plan(&counts, &mut plan)?;
+    let mut block = Block::zeroed(plan.bytes())?;
+    let mut arena = Arena::new(block.bytes_mut(), &plan)?;
+    let gguf = Gguf::read(file, file.len() as u64, &mut arena, &slots)?;
+    Ok(check(&gguf, &counts))
+}
+
+fn sample() -> Build {
+    Build::new()
+        .kv("z.last", Val::U8(200))
+        .kv("general.architecture", Val::str("llama"))
+        .kv("llama.block_count", Val::U64(3))
+        .kv("llama.attention.head_count_kv", Val::i32s(&[2, 1, 2]))
+        .kv("llama.rope.freq_base", Val::F64(1e4))
+        .kv("a.i8", Val::I8(-3))
+        .kv("a.u16", Val::U16(65_535))
+        .kv("a.i16", Val::I16(-300))
+        .kv("a.f32", Val::F32(0.5))
+        .kv("a.bool", Val::Bool(true))
+        .kv("a.i64", Val::I64(-1))
+        .kv("a.flags", Val::bools(&[true, false, true]))
+        .kv("a.binary", Val::Str(vec![b'o', 0xff, b'k']))
+        .kv("tokenizer.ggml.tokens", Val::strings(&[&b"a"[..], b"", b"\xff\xfe", b"hello"]))
+        .kv("tokenizer.ggml.merges", Val::strings(&["a b"]))
+        .kv("tokenizer.ggml.scores", Val::f32s(&[0.0, -1.0, f32::INFINITY, 2.0]))
+        .tensor_f32("b.weight", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+        .tensor("a.weight", &[64, 2], 2, vec![7; 72])
+        .tensor_f32("scalar", &[], &[9.0])
+        .tensor_f32("empty", &[4, 0], &[])
+}
+
+#[test]
+fn counts_say_what_the_file_holds() {
+    let (file, map) = sample().build_mapped();
+    let counts = scan(&file, file.len() as u64).unwrap();
+    let expected = Counts {
+        kv: 16,
+        tensors: 4,
+        tokens: 4,
+        token_bytes: 8,
+        longest_token: 5,
+        merges: 1,
+        merge_bytes: 3,
+        blocks: 3,
+        header_len: map.data as u64,
+    };
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn every_value_type_reads_back() {
+    with(&sample().build(), |gguf, _| {
+        assert_eq!(gguf.get("z.last"), Some(Value::U8(200)));
+        assert_eq!(gguf.get("a.i8"), Some(Value::I8(-3)));
+        assert_eq!(gguf.get("a.u16"), Some(Value::U16(65_535)));
+        assert_eq!(gguf.get("a.i16"), Some(Value::I16(-300)));
+        assert_eq!(gguf.get("a.f32"), Some(Value::F32(0.5)));
+        assert_eq!(gguf.get("a.bool"), Some(Value::Bool(true)));
+        assert_eq!(gguf.get("a.i64"), Some(Value::I64(-1)));
+        assert_eq!(gguf.get_arch("llama", "block_count"), Some(Value::U64(3)));
+        assert_eq!(gguf.get("a.binary"), Some(Value::Str(b"o\xffk")));
+        assert_eq!(gguf.get("a"), None);
+        assert_eq!(gguf.get("zz"), None);
+        assert_eq!(gguf.get(("llama", "block_coun")), None);
+        let keys: Vec<&str> = gguf.entries().map(|entry| entry.key).collect();
+        assert_eq!(keys.len(), 16);
+        assert_eq!(keys[0], "z.last", "entries come in file order");
+    })
+    .unwrap();
+}
+
+#[test]
+fn typed_getters_convert_and_refuse() {
+    let (file, map) = sample().build_mapped();
+    with(&file, |gguf, _| {
+        assert_eq!(gguf.str("general.architecture"), Ok(Some("llama")));
+        assert_eq!(gguf.u32(("llama", "block_count")), Ok(Some(3)));
+        assert_eq!(gguf.u32("z.last"), Ok(Some(200)));
+        assert_eq!(gguf.u32("absent"), Ok(None));
+        assert_eq!(gguf.f32(("llama", "rope.freq_base")), Ok(Some(1e4)));
+        assert_eq!(gguf.bool("a.bool"), Ok(Some(true)));
+        let negative = gguf.u32("a.i64").unwrap_err();
+        let value_at = map.kv[10][3] as u64;
+        assert!(
+            matches!(negative, FormatError::Range { offset, got: u64::MAX, .. } if offset == value_at),
+            "{negative}"
+        );
+        let wrong = gguf.u32("general.architecture").unwrap_err();
+        assert_eq!(wrong.offset(), Some(map.kv[1][2] as u64));
+        assert_eq!(
+            wrong.to_string(),
+            format!(
+                "value type of `general.architecture` at byte {}: expected an integer, got string",
+                map.kv[1][2]
+            )
+        );
+        let bad = gguf.str("a.binary").unwrap_err();
+        assert!(matches!(bad, FormatError::Utf8 { .. }));
+        assert_eq!(bad.offset(), Some(map.kv[12][3] as u64 + 9), "the offset is that of the bad byte");
+        assert_eq!(file[bad.offset().unwrap() as usize], 0xff);
+    })
+    .unwrap();
+}
+
+#[test]
+fn arrays_read_in_constant_time_and_by_iteration() {
+    let (file, map) = sample().build_mapped();
+    with(&file, |gguf, _| {
+        let tokens: Vec<&[u8]> = gguf.strings("tokenizer.ggml.tokens").unwrap().unwrap().collect();
+        assert_eq!(tokens, [&b"a"[..], b"", b"\xff\xfe", b"hello"]);
+        let scores = gguf.array("tokenizer.ggml.scores").unwrap().unwrap();
+        assert_eq!((scores.element, scores.len), (ValueType::F32, 4));
+        assert_eq!(scores.offset, map.kv[15][3] as u64 + 12);
+        assert_eq!(scores.get(3), Some(Value::F32(2.0)));
+        assert_eq!(scores.get(4), None);
+        assert_eq!(scores.f32s().unwrap().nth(2), Some(f32::INFINITY));
+        let wrong = scores.u32s().unwrap_err();
+        assert_eq!(wrong.offset(), Some(map.kv[15][3] as u64));
+        assert_eq!(wrong.field().unwrap().what, What::ElementType);
+        let mut tokens = gguf.strings("tokenizer.ggml.tokens").unwrap().unwrap();
+        for _ in 0..4 {
+            let at = tokens.offset() as usize;
+            let token = tokens.next().unwrap();
+            assert_eq!(&file[at..at + token.len()], token);
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn numbers_of_layers_are_scalars_or_arrays() {
+    with(&sample().build(), |gguf, _| {
+        let heads = gguf.u32_or_array(("llama", "attention.head_count_kv"), 3).unwrap().unwrap();
+        assert_eq!([heads.get(0), heads.get(1), heads.get(2), heads.get(3)], [2, 1, 2, 0]);
+        assert_eq!(gguf.u32_or_array("z.last", 3), Ok(Some(PerLayer::All(200))));
+        let flags = gguf.u32_or_array("a.flags", 3).unwrap().unwrap();
+        assert_eq!([flags.get(0), flags.get(1)], [1, 0]);
+        let short = gguf.u32_or_array(("llama", "attention.head_count_kv"), 4).unwrap_err();
+        assert!(matches!(short, FormatError::Shape { expected: 4, got: 3, .. }), "{short}");
+        assert!(gguf.u32_or_array("tokenizer.ggml.scores", 4).is_err());
+    })
+    .unwrap();
+}
+
+#[test]
+fn tensors_are_found_by_name_with_absolute_extents() {
+    let (file, map) = sample().build_mapped();
+    with(&file, |gguf, _| {
+        let names: Vec<&str> = gguf.tensors().iter().map(|t| gguf.tensor_name(t)).collect();
+        assert_eq!(names, ["a.weight", "b.weight", "empty", "scalar"]);
+        let b = gguf.tensor("b.weight").unwrap();
+        assert_eq!((b.dims, b.n_dims, b.dtype(), b.bytes), ([2, 3, 1, 1], 2, DType::F32, 24));
+        assert_eq!(b.offset as usize, map.data);
+        assert_eq!(b.dims_offset() as usize, map.tensors[0][3]);
+        assert_eq!(b.dtype_offset() as usize, map.tensors[0][4]);
+        let a = gguf.tensor("a.weight").unwrap();
+        assert_eq!((a.dtype(), a.bytes, a.elements()), (DType::Q4_0, 72, 128));
+        assert!(file[a.offset as usize..][..72].iter().all(|&byte| byte == 7));
+        let scalar = gguf.tensor("scalar").unwrap();
+        assert_eq!((scalar.n_dims, scalar.elements(), scalar.bytes), (0, 1, 4));
+        assert_eq!(gguf.tensor("empty").unwrap().elements(), 0);
+        assert!(gguf.tensor("c").is_none());
+        assert_eq!((gguf.version(), gguf.alignment(), gguf.data_offset()), (3, 32, map.data as u64));
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_must_be_accepted_is_accepted() {
+    let mut v2 = sample();
+    v2.version = 2;
+    with(&v2.build(), |gguf, _| assert_eq!(gguf.version(), 2)).unwrap();
+    with(&sample().aligned(8).build(), |gguf, _| assert_eq!(gguf.alignment(), 8)).unwrap();
+    with(&sample().aligned(65_536).build(), |gguf, _| assert_eq!(gguf.alignment(), 65_536)).unwrap();
+    let mut trailing = sample().build();
+    trailing.extend(b"PK\x05\x06 something else");
+    with(&trailing, |gguf, _| assert!(gguf.tensor("scalar").is_some())).unwrap();
+    let name = "n".repeat(64);
+    with(&Build::new().tensor_f32(&name, &[1], &[1.0]).build(), |gguf, _| {
+        assert!(gguf.tensor(&name).is_some());
+    })
+    .unwrap();
+    // No tensors and no padding behind the pairs: a vocabulary.
+    let (file, map) = Build::new().kv("a", Val::U8(1)).build_mapped();
+    with(&file[..map.infos_end], |gguf, _| assert_eq!(gguf.u32("a"), Ok(Some(1)))).unwrap();
+    with(&Build::new().build(), |gguf, _| assert_eq!(gguf.tensors().len(), 0)).unwrap();
+    let key = "k".repeat(65_535);
+    with(&Build::new().kv(&key, Val::U8(1)).build(), |gguf, _| assert!(gguf.get(&*key).is_some())).unwrap();
+}
