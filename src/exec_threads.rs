@@ -253,9 +253,9 @@ impl Shared {
             let mut first = self.guard();
             if first.is_none() {
                 *first = Some(panic);
-            } else {
-                // What was thrown may throw again when it is dropped.
-                mem::forget(panic);
+            } else if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                // What was thrown throws again when it is dropped, and might go on so.
+                mem::forget(again);
             }
         }
         // Release: the run sees what this call wrote. SeqCst: see `finish`.
