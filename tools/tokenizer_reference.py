@@ -190,7 +190,7 @@ class SentencePiece:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-EXPLAINED = {"qwen2": "</s>", "gemma3": "</s>|\u2581\u2581"}
+EXPLAINED = {"qwen2": "</s>", "gemma3": "</s>|[ \u2581]\u2581|\u2581 "}
 
 
 def compare_with_llama(family, path, records, show):
