@@ -271,7 +271,3 @@ fn draw(kept: &mut [Candidate], best: Candidate, temperature: f32, rng: &mut Rng
     }
     last
 }
-
-#[cfg(test)]
-#[path = "chain_tests.rs"]
-mod tests;

@@ -19,3 +19,6 @@ pub use chain::{Candidate, Sampler};
 pub use logprob::{argmax, log_prob, log_sum_exp, top};
 pub use params::{Params, SampleError};
 pub use rng::Rng;
+
+#[cfg(test)]
+mod tests;
