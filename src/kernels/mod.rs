@@ -11,8 +11,11 @@
 //! 3. Only correctly rounded operations (`+ - * /`, square root, conversions to nearest even) and the functions of
 //!    [`crate::math`], which are made of them.
 
-#[expect(dead_code, reason = "the tables are assembled when all kernels are there")]
 mod scalar_linear;
+#[cfg(test)]
+mod testkit_vector;
+#[macro_use]
+mod vector;
 
 use crate::mem::split::TileMut;
 use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
@@ -139,7 +142,12 @@ impl core::fmt::Debug for Kernels {
     }
 }
 
-/// Floats of scratch memory of [`Kernels::attention`] for a group of `group` query heads.
-pub const fn attention_scratch(group: usize, dim_v: usize) -> usize {
-    group * (ATTENTION_CHUNK + dim_v + 2)
+/// The specification: plain Rust for any machine.
+pub const SCALAR: Kernels = vector::scalar::kernels("scalar", scalar_linear::LINEAR, scalar_linear::scratch);
+
+/// Floats of scratch memory of [`Kernels::attention`] for a group of `group` query heads with values of `_dim_v`
+/// floats: the scores of one chunk for the heads that go together. The values are summed up in the output itself.
+pub const fn attention_scratch(group: usize, _dim_v: usize) -> usize {
+    let together = if group < vector::GROUP { group } else { vector::GROUP };
+    together * ATTENTION_CHUNK
 }

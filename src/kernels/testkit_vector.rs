@@ -1,0 +1,462 @@
+//! The battery of the vector kernels: every table against the scalar one, bit by bit, and the scalar one against plain
+//! `f64` code with derived bounds.
+
+extern crate std;
+
+use super::*;
+use std::vec;
+use std::vec::Vec;
+
+/// xorshift64*: test data that never change.
+#[derive(Clone)]
+pub(super) struct Rng(pub u64);
+
+impl Rng {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 33) as usize % n
+    }
+
+    /// Uniform in -1..1.
+    pub(super) fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / 8_388_608.0 - 1.0
+    }
+
+    fn units(&mut self, n: usize, size: f32) -> Vec<f32> {
+        (0..n).map(|_| self.unit() * size).collect()
+    }
+}
+
+/// Inputs of one length: ordinary, of any exponent, subnormal, ties and runs of zeros, and non-finite ones.
+fn inputs(rng: &mut Rng, n: usize) -> Vec<Vec<f32>> {
+    let any = |rng: &mut Rng| {
+        let x = f32::from_bits(rng.next() as u32);
+        if x.is_finite() { x } else { 1.5 }
+    };
+    let odd =
+        [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX, f32::MIN_POSITIVE, 1e-44, 88.8, -104.0];
+    let mut sets = vec![
+        rng.units(n, 1.0),
+        rng.units(n, 20.0),
+        rng.units(n, 1e-40),
+        rng.units(n, 2e38),
+        vec![0.0; n],
+        vec![-3.5; n],
+        (0..n).map(|_| any(rng)).collect(),
+        (0..n).map(|i| if i % 7 == 3 { odd[i % 3 + 3] } else { 0.25 * (i % 19) as f32 - 2.0 }).collect(),
+        (0..n).map(|_| rng.below(255) as f32 / 2.0 - 63.5).collect(),
+    ];
+    for one in odd {
+        let mut x = rng.units(n, 3.0);
+        if n > 0 {
+            x[rng.below(n)] = one;
+        }
+        sets.push(x);
+    }
+    sets
+}
+
+const LENGTHS: [usize; 14] = [0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 100, 257, 576];
+
+/// The same bits; a NaN equals any NaN.
+#[track_caller]
+fn same(what: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len());
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            g.to_bits() == e.to_bits() || g.is_nan() && e.is_nan(),
+            "{what}[{i}]: {g:e} instead of {e:e}"
+        );
+    }
+}
+
+/// Runs `f` with both tables on a copy of `x` and compares.
+#[track_caller]
+fn both(what: &str, table: &Kernels, x: &[f32], f: impl Fn(&Kernels, &mut [f32])) {
+    let (mut got, mut expected) = (x.to_vec(), x.to_vec());
+    f(table, &mut got);
+    f(&SCALAR, &mut expected);
+    same(what, &got, &expected);
+}
+
+pub(super) const ACTIVATIONS: [Activation; 4] =
+    [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu];
+
+fn elementwise_equals_scalar(table: &Kernels) {
+    let mut rng = Rng(1);
+    for n in LENGTHS {
+        for x in inputs(&mut rng, n) {
+            let y = rng.units(n + 3, 2.0);
+            for f in ACTIVATIONS {
+                both("activate", table, &x, |t, x| (t.activate)(f, x));
+                both("activate_mul", table, &x, |t, x| (t.activate_mul)(f, x, &y));
+            }
+            both("add", table, &x, |t, x| (t.add)(x, &y));
+            both("scale", table, &x, |t, x| (t.scale)(x, 0.3));
+            both("softcap", table, &x, |t, x| (t.softcap)(x, 30.0));
+            for pairs in [RopePairs::Interleaved, RopePairs::Halves] {
+                for half in [n / 2, n / 4, n] {
+                    both("rope", table, &x, |t, x| (t.rope)(pairs, x, &y[..half], &y[2..half + 2]));
+                }
+            }
+        }
+    }
+}
+
+fn norms_equal_scalar(table: &Kernels) {
+    let mut rng = Rng(2);
+    for n in LENGTHS {
+        for x in inputs(&mut rng, n) {
+            let (w, b) = (rng.units(n, 2.0), rng.units(n, 1.0));
+            let zeros = vec![0.0; n + 1];
+            for (w, b) in [(&w[..], &b[..]), (&[], &[]), (&w, &[]), (&w[..n / 2], &b)] {
+                both("rms_norm", table, &zeros, |t, out| (t.rms_norm)(&x, w, 1e-5, out));
+                both("layer_norm", table, &zeros, |t, out| (t.layer_norm)(&x, w, b, 1e-5, out));
+            }
+            both("log_sum_exp", table, &[0.0], |t, out| out[0] = (t.log_sum_exp)(&x));
+        }
+    }
+}
+
+fn quantising_equals_scalar(table: &Kernels) {
+    let mut rng = Rng(3);
+    for n in LENGTHS {
+        for x in inputs(&mut rng, n) {
+            let act8 = Act8 { scale: 7.0, sum: 7, q: [7; 32] };
+            let (mut got, mut expected) = (vec![act8; n / 32 + 1], vec![act8; n / 32 + 1]);
+            (table.quantize8)(&x, &mut got);
+            (SCALAR.quantize8)(&x, &mut expected);
+            for (g, e) in got.iter().zip(&expected) {
+                same("quantize8", &[g.scale], &[e.scale]);
+                assert_eq!((g.sum, g.q), (e.sum, e.q));
+            }
+            let act16 = Act16 { scale: 7.0, sum: 7, hi: [7; 32], lo: [7; 32] };
+            let (mut got, mut expected) = (vec![act16; n / 32 + 1], vec![act16; n / 32 + 1]);
+            (table.quantize16)(&x, &mut got);
+            (SCALAR.quantize16)(&x, &mut expected);
+            for (g, e) in got.iter().zip(&expected) {
+                same("quantize16", &[g.scale], &[e.scale]);
+                assert_eq!((g.sum, g.hi, g.lo), (e.sum, e.hi, e.lo));
+            }
+        }
+    }
+}
+
+/// A cache of random keys and values for one head, with more between its blocks, and the same as floats.
+struct Cache {
+    data: Vec<u16>,
+    k: Vec<Vec<f32>>,
+    v: Vec<Vec<f32>>,
+    dims: (usize, usize),
+}
+
+const GAP: usize = 7;
+
+impl Cache {
+    fn new(rng: &mut Rng, table: &Kernels, positions: usize, dims: (usize, usize)) -> Self {
+        let stride = (dims.0 + dims.1) * KV_BLOCK + GAP;
+        // Whatever has not been stored is NaN: nothing may look at it.
+        let mut data = vec![0x7e00; stride * positions.div_ceil(KV_BLOCK)];
+        let (mut ks, mut vs) = (vec![], vec![]);
+        for p in 0..positions {
+            let (k, v) = (rng.units(dims.0, 1.0), rng.units(dims.1, 1.0));
+            (table.store_kv)(&k, &v, p % KV_BLOCK, &mut data[p / KV_BLOCK * stride..][..stride - GAP]);
+            let round = |x: &f32| half::f16::from_f32(*x).to_f32();
+            ks.push(k.iter().map(round).collect());
+            vs.push(v.iter().map(round).collect());
+        }
+        Self { data, k: ks, v: vs, dims }
+    }
+
+    fn kv(&self) -> KvBlocks<'_> {
+        let (dim_k, dim_v) = self.dims;
+        KvBlocks { data: &self.data, stride: (dim_k + dim_v) * KV_BLOCK + GAP, dim_k, dim_v }
+    }
+}
+
+fn attend(table: &Kernels, args: &Attention<'_>) -> Vec<f32> {
+    let group = args.q.len() / args.kv.dim_k.max(1);
+    let mut out = vec![f32::NAN; group * args.kv.dim_v];
+    let mut scratch = vec![f32::NAN; attention_scratch(group, args.kv.dim_v)];
+    (table.attention)(args, &mut out, &mut scratch);
+    out
+}
+
+/// Sizes of heads, as in models and as in none.
+const DIMS: [(usize, usize); 6] = [(64, 64), (128, 128), (256, 256), (80, 96), (5, 3), (33, 17)];
+/// First position and the one behind the last.
+const RANGES: [(usize, usize); 10] =
+    [(0, 1), (0, 16), (0, 17), (3, 5), (0, 256), (0, 257), (250, 700), (255, 256), (512, 529), (17, 523)];
+
+fn attention_equals_scalar(table: &Kernels) {
+    let mut rng = Rng(4);
+    for dims in DIMS {
+        let mut before = rng.clone();
+        let cache = Cache::new(&mut rng, table, 700, dims);
+        assert_eq!(cache.data, Cache::new(&mut before, &SCALAR, 700, dims).data);
+        for group in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12] {
+            let q = rng.units(group * dims.0, 2.0);
+            for (first, end) in RANGES {
+                let softcap = if end % 2 == 0 { 0.0 } else { 5.0 };
+                let args = Attention { q: &q, kv: cache.kv(), first, end, scale: 0.7, softcap };
+                let expected = attend(&SCALAR, &args);
+                same("attention", &attend(table, &args), &expected);
+                // A head's result does not depend on which heads it is computed with.
+                for (q, expected) in q.chunks_exact(dims.0).zip(expected.chunks_exact(dims.1)) {
+                    same("alone", &attend(table, &Attention { q, ..args }), expected);
+                }
+            }
+        }
+    }
+}
+
+/// Any 16 bits may be in the cache.
+fn attention_survives_any_cache(table: &Kernels) {
+    let mut rng = Rng(5);
+    for (dim_k, dim_v) in DIMS {
+        let stride = (dim_k + dim_v) * KV_BLOCK;
+        let data: Vec<u16> = (0..20 * stride + 3).map(|_| rng.next() as u16).collect();
+        let tame: Vec<u16> =
+            data.iter().map(|h| if h & 0x7c00 == 0x7c00 { *h & 0x83ff } else { *h }).collect();
+        let q = rng.units(3 * dim_k, 1e-3);
+        for data in [&data, &tame] {
+            for (first, end, stride) in
+                [(0, 320, stride), (5, 1000, stride), (0, 400, 0), (9, 3, stride), (0, 77, 1)]
+            {
+                let kv = KvBlocks { data, stride, dim_k, dim_v };
+                let args = Attention { q: &q, kv, first, end, scale: 1e-4, softcap: 0.0 };
+                same("attention", &attend(table, &args), &attend(&SCALAR, &args));
+                let cut = KvBlocks { data: &data[..data.len().min(stride * 2 + 1)], ..kv };
+                let args = Attention { kv: cut, ..args };
+                same("attention", &attend(table, &args), &attend(&SCALAR, &args));
+            }
+        }
+    }
+}
+
+/// Everything at once, for one table.
+pub(super) fn battery(table: &Kernels) {
+    elementwise_equals_scalar(table);
+    norms_equal_scalar(table);
+    quantising_equals_scalar(table);
+    attention_equals_scalar(table);
+    attention_survives_any_cache(table);
+}
+
+#[test]
+fn scalar() {
+    battery(&SCALAR);
+}
+
+#[track_caller]
+fn close(what: &str, got: f32, exact: f64, bound: f64) {
+    assert!((got as f64 - exact).abs() <= bound, "{what}: {got:e} instead of {exact:e}, bound {bound:e}");
+}
+
+/// Half a unit in the last place, relative.
+const U: f64 = 1.0 / 16_777_216.0;
+
+#[test]
+fn norms_match_f64() {
+    let mut rng = Rng(6);
+    for n in [1, 7, 16, 33, 576, 2048] {
+        let x = rng.units(n, 5.0);
+        let (w, b) = (rng.units(n, 2.0), rng.units(n, 1.0));
+        let mut out = vec![0.0; n];
+        let sum = |f: &dyn Fn(f64) -> f64| x.iter().map(|x| f(*x as f64)).sum::<f64>();
+        // A lane adds n / 16 squares and the tree 4 more; the root halves the relative error.
+        let steps = n as f64 / 16.0 + 8.0;
+        let s = 1.0 / (sum(&|x| x * x) / n as f64 + 1e-5f32 as f64).sqrt();
+        (SCALAR.rms_norm)(&x, &w, 1e-5, &mut out);
+        for i in 0..n {
+            let exact = x[i] as f64 * s * w[i] as f64;
+            close("rms_norm", out[i], exact, exact.abs() * U * (steps / 2.0 + 6.0));
+        }
+        let mean = sum(&|x| x) / n as f64;
+        let var = sum(&|x| (x - mean) * (x - mean)) / n as f64;
+        let s = 1.0 / (var + 1e-5f32 as f64).sqrt();
+        (SCALAR.layer_norm)(&x, &w, &b, 1e-5, &mut out);
+        for i in 0..n {
+            let exact = (x[i] as f64 - mean) * s * w[i] as f64 + b[i] as f64;
+            // The mean is off by up to `steps` roundings of 5; then come relative errors, as above.
+            let (centred, w) = (x[i] as f64 - mean, w[i].abs() as f64);
+            let mean_error = 5.0 * steps * U;
+            let bound =
+                (mean_error * 2.0 + centred.abs() * U * (steps / 2.0 + 8.0)) * s * w + exact.abs() * U;
+            close("layer_norm", out[i], exact, bound);
+        }
+        let logits = rng.units(n, 12.0);
+        let exact = logits.iter().map(|x| (*x as f64).exp()).sum::<f64>().ln();
+        close("log_sum_exp", (SCALAR.log_sum_exp)(&logits), exact, U * (steps + 4.0 + 24.0));
+    }
+    let lse = SCALAR.log_sum_exp;
+    assert_eq!(lse(&[]), f32::NEG_INFINITY);
+    assert_eq!(lse(&[f32::NEG_INFINITY; 20]), f32::NEG_INFINITY);
+    assert_eq!(lse(&[1.0, f32::INFINITY]), f32::INFINITY);
+    assert!(lse(&[1.0, f32::NAN]).is_nan());
+    assert_eq!(lse(&[-2e38; 1]), -2e38);
+}
+
+#[test]
+fn activations_match_f64() {
+    let erf = |x: f64| {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..400 {
+            term *= -x * x / n as f64;
+            sum += term / (2 * n + 1) as f64;
+        }
+        sum * core::f64::consts::FRAC_2_SQRT_PI
+    };
+    for i in -80_000..80_000 {
+        let x = i as f32 * 5e-5;
+        let w = x as f64;
+        let inner = (2.0 / core::f64::consts::PI).sqrt() * (w + 0.044715 * w * w * w);
+        let exact = [
+            w * 0.5 * (1.0 + inner.tanh()),
+            w * 0.5 * (1.0 + erf(w / 2f64.sqrt())),
+            w / (1.0 + (-w).exp()),
+            w.max(0.0),
+        ];
+        for (f, exact) in ACTIVATIONS.into_iter().zip(exact) {
+            let mut got = [x];
+            (SCALAR.activate)(f, &mut got);
+            // Relative to the input: gelu multiplies it with a number that is off by some roundings of 1.
+            close("activation", got[0], exact, 4.0 * U * w.abs());
+        }
+    }
+    let mut edges = [f32::MAX, -f32::MAX, 1e20, -1e20, 0.0, -200.0];
+    (SCALAR.activate)(Activation::GeluTanh, &mut edges);
+    assert_eq!(edges, [f32::MAX, 0.0, 1e20, 0.0, 0.0, 0.0]);
+    let mut x = [1.0, 2.0, 3.0, 4.0, 5.0];
+    (SCALAR.rope)(RopePairs::Halves, &mut x, &[0.0, 1.0], &[1.0, 0.0]);
+    assert_eq!(x, [-3.0, 2.0, 1.0, 4.0, 5.0]);
+    let mut x = [1.0, 2.0, 3.0, 4.0, 5.0];
+    (SCALAR.rope)(RopePairs::Interleaved, &mut x, &[0.0, 1.0], &[1.0, 0.0]);
+    assert_eq!(x, [-2.0, 1.0, 3.0, 4.0, 5.0]);
+    let mut x = [0.0, 1e9, -1e9, 15.0];
+    (SCALAR.softcap)(&mut x, 30.0);
+    close("softcap", x[3], 30.0 * 0.5f64.tanh(), 30.0 * 4.0 * U);
+    assert_eq!(x[..3], [0.0, 30.0, -30.0]);
+}
+
+#[test]
+fn quantising_follows_its_definition() {
+    let mut rng = Rng(7);
+    let mut sets: Vec<Vec<f32>> = inputs(&mut rng, 64);
+    sets.push((0..64).map(|i| (i - 32) as f32 / 32.0 * 127.0).collect());
+    sets.push((0..64).map(|i| f32::MAX / (1 + i) as f32).collect());
+    sets.push((0..64).map(|i| 2f32.powi(-100) * (1 + i) as f32 / 64.0).collect());
+    for x in sets {
+        let mut act8 = [Act8 { scale: 0.0, sum: 0, q: [0; 32] }; 2];
+        let mut act16 = [Act16 { scale: 0.0, sum: 0, hi: [0; 32], lo: [0; 32] }; 2];
+        (SCALAR.quantize8)(&x, &mut act8);
+        (SCALAR.quantize16)(&x, &mut act16);
+        for (x, (a, b)) in x.chunks(32).zip(act8.iter().zip(&act16)) {
+            let peak = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let finite = x.iter().all(|x| x.is_finite());
+            let q16: Vec<i32> = b.hi.iter().zip(&b.lo).map(|(h, l)| 256 * *h as i32 + *l as i32).collect();
+            if !finite || peak < 2f32.powi(-100) {
+                assert!(if finite {
+                    a.scale == 0.0 && b.scale == 0.0
+                } else {
+                    a.scale.is_nan() && b.scale.is_nan()
+                });
+                assert!(a.q == [0; 32] && a.sum == 0 && q16 == [0; 32] && b.sum == 0);
+                continue;
+            }
+            assert_eq!((a.scale, b.scale), (peak / 127.0, peak / 32639.0));
+            for i in 0..32 {
+                assert_eq!(a.q[i] as f32, (x[i] * (127.0 / peak)).round_ties_even());
+                assert_eq!(q16[i] as f32, (x[i] * (32639.0 / peak)).round_ties_even());
+                assert!(a.q[i] > -128 && b.hi[i] > -128);
+            }
+            assert_eq!(a.sum, a.q.iter().map(|q| *q as i32).sum::<i32>());
+            assert_eq!(b.sum, q16.iter().sum::<i32>());
+            assert!(a.q.iter().any(|q| q.abs() == 127) && q16.iter().any(|q| q.abs() == 32639));
+        }
+    }
+}
+
+#[test]
+fn attention_matches_f64() {
+    let mut rng = Rng(8);
+    for dims in DIMS {
+        let cache = Cache::new(&mut rng, &SCALAR, 700, dims);
+        for (first, end) in RANGES {
+            for softcap in [0.0, 5.0] {
+                let q = rng.units(2 * dims.0, 2.0);
+                let scale = 1.0 / (dims.0 as f32).sqrt();
+                let args = Attention { q: &q, kv: cache.kv(), first, end, scale, softcap };
+                let got = attend(&SCALAR, &args);
+                for (q, got) in q.chunks_exact(dims.0).zip(got.chunks_exact(dims.1)) {
+                    let score = |p: usize| {
+                        let dot: f64 = q.iter().zip(&cache.k[p]).map(|(q, k)| *q as f64 * *k as f64).sum();
+                        let s = dot * scale as f64;
+                        if softcap > 0.0 { 5.0 * (s / 5.0).tanh() } else { s }
+                    };
+                    let e: Vec<f64> = (first..end).map(|p| score(p).exp()).collect();
+                    let total: f64 = e.iter().sum();
+                    // A score below 2 sqrt(d) is off by d roundings, a value of at most 1 by one a position.
+                    let score_error = 2.0 * (dims.0 as f64).sqrt() * (dims.0 as f64 + 8.0) * U;
+                    let bound = 2.0 * score_error + ((end - first) as f64 + 40.0) * U;
+                    for d in 0..dims.1 {
+                        let sum: f64 = e.iter().zip(&cache.v[first..]).map(|(e, v)| e * v[d] as f64).sum();
+                        close("attention", got[d], sum / total, bound);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_convert_like_ieee() {
+    for h in 0..=u16::MAX {
+        let (got, expected) = (super::vector::widen(h), half::f16::from_bits(h).to_f32_const());
+        assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{h:#x}");
+    }
+    let mut block = [0u16; 32];
+    for bits in (0..=u32::MAX).step_by(97) {
+        let x = f32::from_bits(bits);
+        (SCALAR.store_kv)(&[x], &[], 5, &mut block);
+        let expected = half::f16::from_f32_const(x);
+        assert!(block[5] == expected.to_bits() || expected.is_nan() && block[5] & 0x7fff > 0x7c00, "{x:e}");
+    }
+    // Every tie between two neighbours, and what lies next to it.
+    for h in 0..0x7c00u16 {
+        let (low, high) = (super::vector::widen(h), super::vector::widen(h + 1));
+        let high = if high.is_infinite() { 65536.0 } else { high };
+        let tie = (low + high) * 0.5;
+        for x in [f32::from_bits(tie.to_bits() - 1), tie, f32::from_bits(tie.to_bits() + 1), -tie] {
+            (SCALAR.store_kv)(&[x], &[], 5, &mut block);
+            assert_eq!(block[5], half::f16::from_f32_const(x).to_bits(), "{x:e}");
+        }
+    }
+}
+
+#[test]
+fn lengths_that_do_not_fit_do_less() {
+    let (long, mut short) = ([1.0; 40], [0.0; 3]);
+    (SCALAR.rms_norm)(&long, &long[..2], 0.0, &mut short);
+    assert_eq!(short, [1.0, 1.0, 0.0]);
+    (SCALAR.add)(&mut short, &long);
+    assert_eq!(short, [2.0, 2.0, 1.0]);
+    (SCALAR.rope)(RopePairs::Halves, &mut short, &long, &long);
+    assert_eq!(short, [2.0, 2.0, 1.0]);
+    (SCALAR.store_kv)(&long, &long, 99, &mut [0; 5]);
+    (SCALAR.quantize8)(&long, &mut []);
+    let kv = KvBlocks { data: &[0; 100], stride: usize::MAX, dim_k: usize::MAX, dim_v: 2 };
+    let args = Attention { q: &long, kv, first: 0, end: usize::MAX, scale: 1.0, softcap: 0.0 };
+    let mut out = [1.0; 4];
+    (SCALAR.attention)(&args, &mut out, &mut []);
+    assert_eq!(out, [0.0; 4]);
+    let kv = KvBlocks { data: &[0x3c00; 100], stride: 1, dim_k: 1, dim_v: 1 };
+    (SCALAR.attention)(&Attention { kv, ..args }, &mut out, &mut [0.0; 256]);
+    assert_eq!(out, [1.0, 0.0, 0.0, 0.0]);
+}

@@ -1,0 +1,96 @@
+//! The 16 virtual lanes, and half-precision numbers.
+
+/// Number of virtual lanes.
+pub(super) const LANES: usize = 16;
+
+/// Adds up 16 lanes by the one fixed tree: lane `l` takes lane `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
+#[inline(always)]
+pub(super) fn tree(v: &[f32; LANES]) -> f32 {
+    let mut eight = [0.0; 8];
+    for l in 0..8 {
+        eight[l] = v[l] + v[l + 8];
+    }
+    let mut four = [0.0; 4];
+    for l in 0..4 {
+        four[l] = eight[l] + eight[l + 4];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// The larger number; `b` when one is NaN.
+#[inline(always)]
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// The largest of all values, NaN ignored; `-inf` for none. Exact in any order, up to the sign of a zero.
+#[inline(always)]
+pub(super) fn maximum(x: &[f32]) -> f32 {
+    let (body, rest) = x.as_chunks::<LANES>();
+    let mut max = [f32::NEG_INFINITY; LANES];
+    for v in body {
+        for l in 0..LANES {
+            max[l] = larger(v[l], max[l]);
+        }
+    }
+    for (m, v) in max.iter_mut().zip(rest) {
+        *m = larger(*v, *m);
+    }
+    let mut result = f32::NEG_INFINITY;
+    for m in max {
+        result = larger(m, result);
+    }
+    result
+}
+
+/// How f16 bits become floats: every way gives the same bits (a NaN's aside).
+pub(in crate::kernels) trait Halves: Copy {
+    /// Exact conversion, subnormal numbers included, whatever the floating-point environment.
+    fn widen(self, h: &[u16; LANES]) -> [f32; LANES];
+}
+
+/// Conversion by integer arithmetic, for any machine.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+impl Halves for Portable {
+    #[inline(always)]
+    fn widen(self, h: &[u16; LANES]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        for l in 0..LANES {
+            out[l] = widen(h[l]);
+        }
+        out
+    }
+}
+
+/// One f16 number as a float.
+#[inline(always)]
+pub(in crate::kernels) fn widen(h: u16) -> f32 {
+    const EXPONENT: u32 = 0x7c00 << 13;
+    let sign = (h as u32 & 0x8000) << 16;
+    let size = (h as u32 & 0x7fff) << 13;
+    let exponent = size & EXPONENT;
+    let normal = size + (112 << 23);
+    // All exponent bits set: infinite or NaN, and so it stays.
+    let normal = if exponent == EXPONENT { size + (224 << 23) } else { normal };
+    // Subnormal: 2^-14 (1 + f) - 2^-14, all of it normal numbers and exact.
+    let subnormal = f32::from_bits(size + (113 << 23)) - f32::from_bits(113 << 23);
+    let bits = if exponent == 0 { subnormal.to_bits() } else { normal };
+    f32::from_bits(bits | sign)
+}
+
+/// A float as f16 bits, rounded to the nearest, ties to even; a NaN stays one.
+#[inline(always)]
+pub(super) fn narrow(x: f32) -> u16 {
+    let sign = (x.to_bits() >> 16 & 0x8000) as u16;
+    let size = x.to_bits() & 0x7fff_ffff;
+    // Rounding may carry into the exponent, and from the largest number to infinity, both as it should be.
+    let normal = size.wrapping_add(0xfff + (size >> 13 & 1)).wrapping_sub(112 << 23) >> 13;
+    // Below 2^-14: adding 0.5, whose last place is 2^-24, rounds to the steps of the subnormal numbers.
+    let subnormal = (f32::from_bits(size) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+    let finite = if size < 0x3880_0000 { subnormal } else { normal };
+    let special = if size > 0x7f80_0000 { 0x7e00 | (size >> 13 & 0x3ff) } else { 0x7c00 };
+    let bits = if size < 0x4780_0000 { finite } else { special };
+    bits as u16 | sign
+}
