@@ -1,7 +1,7 @@
 //! The chain from logits to a token.
 
 use super::heap::{Descending, select};
-use super::{Params, Rng, SampleError, argmax};
+use super::{Bias, Params, Rng, SampleError, argmax};
 use crate::math;
 use bytemuck::{Pod, Zeroable};
 
@@ -102,7 +102,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Sets the biases; see [`Params::logit_bias`].
-    pub fn logit_bias(self, logit_bias: &'a [(u32, f32)]) -> Result<Self, SampleError> {
+    pub fn logit_bias(self, logit_bias: &'a [Bias]) -> Result<Self, SampleError> {
         self.with(Params { logit_bias, ..self.params })
     }
 
@@ -167,7 +167,7 @@ fn adjust(
     for (candidate, &logit) in all.iter_mut().zip(logits) {
         *candidate = Candidate { id: 0, logit };
     }
-    for &(token, bias) in params.logit_bias {
+    for &Bias { token, bias } in params.logit_bias {
         let candidate = all.get_mut(token as usize).ok_or(SampleError::Token { token, vocab })?;
         candidate.logit += bias;
     }

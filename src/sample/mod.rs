@@ -17,7 +17,7 @@ mod rng;
 
 pub use chain::{Candidate, Sampler};
 pub use logprob::{argmax, log_prob, log_sum_exp, top};
-pub use params::{Params, SampleError};
+pub use params::{Bias, Params, SampleError};
 pub use rng::Rng;
 
 #[cfg(test)]

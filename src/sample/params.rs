@@ -1,5 +1,6 @@
 //! The settings of a sampler, checked when they are set.
 
+use bytemuck::{Pod, Zeroable};
 use thiserror::Error;
 
 /// Why a setting was refused, or a token could not be chosen.
@@ -74,6 +75,16 @@ pub enum SampleError {
     AllBanned,
 }
 
+/// Added to the logit of a token; minus infinity bans it.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Bias {
+    /// The token.
+    pub token: u32,
+    /// What is added: finite or minus infinity.
+    pub bias: f32,
+}
+
 /// The settings of a [`Sampler`](super::Sampler). The defaults are those that llama.cpp made usual.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Params<'a> {
@@ -95,8 +106,8 @@ pub struct Params<'a> {
     pub penalty_last_n: u32,
     /// Where the random numbers begin. Default 0.
     pub seed: u64,
-    /// Added to logits: (token, bias); minus infinity bans a token. A token listed twice gets both. Default empty.
-    pub logit_bias: &'a [(u32, f32)],
+    /// Added to logits, in order: a token listed twice gets both. Default empty.
+    pub logit_bias: &'a [Bias],
 }
 
 impl Default for Params<'_> {
@@ -123,8 +134,7 @@ impl Params<'_> {
         let Self { temperature, top_p, min_p, .. } = *self;
         let (repeat, frequency, presence) =
             (self.repeat_penalty, self.frequency_penalty, self.presence_penalty);
-        let bad_bias =
-            self.logit_bias.iter().find(|(_, bias)| !bias.is_finite() && *bias != f32::NEG_INFINITY);
+        let bad_bias = self.logit_bias.iter().find(|b| !b.bias.is_finite() && b.bias != f32::NEG_INFINITY);
         if !(finite(temperature) && temperature >= 0.0) {
             Err(SampleError::Temperature { got: temperature })
         } else if !(top_p > 0.0 && top_p <= 1.0) {
@@ -137,7 +147,7 @@ impl Params<'_> {
             Err(SampleError::FrequencyPenalty { got: frequency })
         } else if !finite(presence) {
             Err(SampleError::PresencePenalty { got: presence })
-        } else if let Some(&(token, got)) = bad_bias {
+        } else if let Some(&Bias { token, bias: got }) = bad_bias {
             Err(SampleError::Bias { token, got })
         } else {
             Ok(())
@@ -175,7 +185,7 @@ mod tests {
         let got = f32::NEG_INFINITY;
         assert_eq!(Params { frequency_penalty: got, ..ok }.check(), Err(E::FrequencyPenalty { got }));
         assert_eq!(Params { presence_penalty: got, ..ok }.check(), Err(E::PresencePenalty { got }));
-        let bias = [(1, f32::NEG_INFINITY), (2, f32::INFINITY)];
+        let bias = [Bias { token: 1, bias: f32::NEG_INFINITY }, Bias { token: 2, bias: f32::INFINITY }];
         assert_eq!(Params { logit_bias: &bias, ..ok }.check(), Err(E::Bias { token: 2, got: f32::INFINITY }));
         assert_eq!(Params { logit_bias: &bias[..1], ..ok }.check(), Ok(()));
     }
@@ -183,7 +193,7 @@ mod tests {
     #[test]
     fn nan_never_passes() {
         let (ok, nan) = (Params::default(), f32::NAN);
-        let bias = [(0, nan)];
+        let bias = [Bias { token: 0, bias: nan }];
         for params in [
             Params { temperature: nan, ..ok },
             Params { top_p: nan, ..ok },

@@ -10,10 +10,14 @@ fn logits(n: usize, spread: f32, seed: u64) -> Vec<f32> {
     (0..n).map(|_| (rng.next_f32() + rng.next_f32() + rng.next_f32() - 1.5) * spread).collect()
 }
 
+fn bias((token, bias): (u32, f32)) -> Bias {
+    Bias { token, bias }
+}
+
 /// The probability of every token, straight from the definition.
 fn reference(params: &Params<'_>, logits: &[f32], history: &[u32]) -> HashMap<u32, f64> {
     let mut all: Vec<(u32, f64)> = (0u32..).zip(logits.iter().map(|&l| f64::from(l))).collect();
-    for &(token, bias) in params.logit_bias {
+    for &Bias { token, bias } in params.logit_bias {
         all[token as usize].1 += f64::from(bias);
     }
     let window = &history[history.len() - history.len().min(params.penalty_last_n as usize)..];
@@ -102,7 +106,7 @@ fn draws_follow_the_probabilities() {
 fn draws_follow_penalties_and_biases() {
     let row = logits(50, 4.0, 2);
     let history: Vec<u32> = (0..200u32).map(|i| i * i % 47).collect();
-    let bias = [(3, 2.5), (7, f32::NEG_INFINITY), (3, -1.0), (49, 4.0)];
+    let bias = [(3, 2.5), (7, f32::NEG_INFINITY), (3, -1.0), (49, 4.0)].map(bias);
     for seed in 0..3 {
         let base = Params { seed, ..open() };
         compare(Params { repeat_penalty: 1.5, ..base }, &row, &history);
@@ -133,7 +137,7 @@ fn greedy_takes_the_largest_and_the_lowest_of_equals() {
     assert_eq!(greedy.sample(&[0.5, 2.0, 2.0], &[], &mut []), Ok(1));
     let before = greedy;
     let mut memory = [Candidate::default(); 3];
-    let mut biased = greedy.logit_bias(&[(0, 1.5)]).unwrap();
+    let mut biased = greedy.logit_bias(&[Bias { token: 0, bias: 1.5 }]).unwrap();
     assert_eq!(biased.sample(&[0.5, 2.0, 2.0], &[], &mut memory), Ok(0), "a tie made by the bias");
     assert_eq!(greedy, before, "temperature 0 takes no random number");
 }
@@ -175,7 +179,7 @@ fn logits_that_cannot_be_used() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     let mut memory = [Candidate::default(); 4];
     let (mut greedy, mut random) = (Sampler::greedy(), Sampler::new(Params::default()).unwrap());
-    let mut biased = Sampler::greedy().logit_bias(&[(0, 1.0)]).unwrap();
+    let mut biased = Sampler::greedy().logit_bias(&[Bias { token: 0, bias: 1.0 }]).unwrap();
     for row in [&[][..], &[nan, 1.0], &[1.0, 0.0, nan], &[1.0, inf], &[-inf, -inf, -inf]] {
         for sampler in [&mut greedy, &mut random, &mut biased] {
             let before = *sampler;
@@ -184,9 +188,9 @@ fn logits_that_cannot_be_used() {
         }
     }
     assert_eq!(random.sample(&[-inf, -inf, 0.0, -inf], &[], &mut memory), Ok(2));
-    let overflow = Sampler::greedy().logit_bias(&[(0, f32::MAX)]).unwrap();
+    let overflow = Sampler::greedy().logit_bias(&[Bias { token: 0, bias: f32::MAX }]).unwrap();
     assert_eq!(overflow.clone().sample(&[f32::MAX, 1.0], &[], &mut memory), Err(SampleError::NonFinite));
-    let ban = [(0, -inf), (1, -inf)];
+    let ban = [(0, -inf), (1, -inf)].map(bias);
     let banned = Sampler::greedy().logit_bias(&ban).unwrap();
     assert_eq!(banned.clone().sample(&[1.0, 2.0], &[], &mut memory), Err(SampleError::AllBanned));
     assert_eq!(banned.clone().sample(&[1.0, 2.0, 0.0], &[], &mut memory), Ok(2));
@@ -200,13 +204,16 @@ fn memory_and_tokens_are_checked() {
         random.sample(&[1.0; 4], &[], &mut memory),
         Err(SampleError::Candidates { needed: 4, got: 3 })
     );
-    let mut biased = random.logit_bias(&[(3, 1.0)]).unwrap();
+    let mut biased = random.logit_bias(&[Bias { token: 3, bias: 1.0 }]).unwrap();
     assert_eq!(biased.sample(&[1.0; 3], &[], &mut memory), Err(SampleError::Token { token: 3, vocab: 3 }));
     assert!(
         random.temperature(f32::NAN).is_err() && random.top_p(0.0).is_err() && random.min_p(2.0).is_err()
     );
     assert!(random.repeat_penalty(0.0).is_err() && random.frequency_penalty(f32::NAN).is_err());
-    assert!(random.presence_penalty(f32::NAN).is_err() && random.logit_bias(&[(0, f32::NAN)]).is_err());
+    assert!(
+        random.presence_penalty(f32::NAN).is_err()
+            && random.logit_bias(&[Bias { token: 0, bias: f32::NAN }]).is_err()
+    );
 }
 
 /// One number a token, whatever the settings: the state after n tokens is a function of n.
