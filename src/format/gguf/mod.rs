@@ -48,6 +48,8 @@ pub struct Counts {
     /// Offset of the data section: where the header ends, rounded up to the alignment. A file without tensor data may be
     /// shorter than that.
     pub header_len: u64,
+    /// Values of all tensors with at most one dimension above 1, each rounded up to 16: what a model copies as vectors.
+    pub vector_values: usize,
 }
 
 impl Visit<'_> for Counts {
@@ -74,7 +76,12 @@ impl Visit<'_> for Counts {
         Ok(())
     }
 
-    fn tensor(&mut self, _: &Info<'_>, _: u64) -> Result<(), FormatError> {
+    fn tensor(&mut self, info: &Info<'_>, _: u64) -> Result<(), FormatError> {
+        let [values, rest @ ..] = info.dims;
+        if rest.iter().all(|dim| *dim == 1) {
+            let values = usize::try_from(values).unwrap_or(usize::MAX).checked_next_multiple_of(16);
+            self.vector_values = self.vector_values.saturating_add(values.unwrap_or(usize::MAX));
+        }
         Ok(())
     }
 }
