@@ -134,9 +134,25 @@ unsafe impl<T: Send> Send for TileMut<'_, T> {}
 impl<'p, T> TileMut<'p, T> {
     /// A tile that is the whole of `array`, lines of `stride` elements of which the first `width` belong to it.
     pub fn whole(array: &'p mut [T], stride: usize, width: usize) -> Self {
+        Self::at(array, stride, width, 0, 0)
+    }
+
+    /// As [`whole`](Self::whole), for an array that stands in for the tile of a matrix that begins at element `first`
+    /// of line `first_line`.
+    pub fn at(array: &'p mut [T], stride: usize, width: usize, first: usize, first_line: usize) -> Self {
         let stride = stride.max(1);
         let (lines, width) = (array.len() / stride, width.min(stride));
-        Self { data: array.as_mut_ptr(), stride, width, lines, first: 0, first_line: 0, array: PhantomData }
+        Self { data: array.as_mut_ptr(), stride, width, lines, first, first_line, array: PhantomData }
+    }
+
+    /// The elements `from..to` of the matrix's lines, as far as they are in this tile, counted from `origin` on.
+    pub fn part(&mut self, from: usize, to: usize, origin: usize) -> TileMut<'_, T> {
+        let end = self.first + self.width;
+        let (from, to) = (from.clamp(self.first, end), to.clamp(self.first, end));
+        // SAFETY: `from` is an element of the tile's first line or one behind it.
+        let data = unsafe { self.data.add(from - self.first) };
+        let (width, first) = (to.saturating_sub(from), from.saturating_sub(origin));
+        TileMut { data, width, first, stride: self.stride, lines: self.lines, first_line: self.first_line, array: PhantomData }
     }
 
     /// Elements of a line.

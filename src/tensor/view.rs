@@ -23,6 +23,11 @@ impl<'w> Matrix<'w> {
         (needed == bytes.len()).then_some(Self { dtype, rows, cols, bytes })
     }
 
+    /// A matrix without rows.
+    pub fn empty() -> Self {
+        Self { dtype: DType::F32, rows: 0, cols: 0, bytes: RawBytes::new(&[]) }
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DType {
         self.dtype
