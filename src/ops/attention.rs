@@ -1,0 +1,122 @@
+//! Attention: keys and values to the cache, then queries against it.
+
+use super::norm::Norm;
+use super::{Runner, column};
+use crate::kernels::{Attention, KV_BLOCK, Kernels, KvBlocks, RopePairs, attention_scratch};
+use crate::mem::split::Tiles;
+
+/// Where heads stand in the columns of q, k and v, and how they are turned.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads<'w> {
+    /// Query heads.
+    pub heads: usize,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Values of a query and a key.
+    pub dim_k: usize,
+    /// Values of a value.
+    pub dim_v: usize,
+    /// Norms of queries and keys.
+    pub qk_norm: Option<(Norm<'w>, Norm<'w>)>,
+    /// Pairs, and `[columns][cos, sin]` with the rotated pairs of a head.
+    pub rope: Option<(RopePairs, &'w [f32], usize)>,
+    /// Position of column 0.
+    pub first: usize,
+}
+
+impl Heads<'_> {
+    /// Values of a column of q, k and v.
+    pub fn stride(&self) -> usize {
+        self.heads * self.dim_k + self.kv_heads * (self.dim_k + self.dim_v)
+    }
+
+    /// Query heads of a KV head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads.max(1)
+    }
+
+    /// Floats of scratch memory of a worker.
+    pub fn scratch(&self) -> usize {
+        let group = self.group();
+        (group + 1) * self.dim_k + attention_scratch(group, self.dim_v)
+    }
+
+    /// `out = rotate(norm(head))` for one head of one column.
+    fn turn(&self, kernels: &Kernels, norm: Option<&Norm<'_>>, col: usize, head: &[f32], out: &mut [f32]) {
+        match norm {
+            Some(norm) => norm.apply(kernels, head, out),
+            None => out.copy_from_slice(head),
+        }
+        if let Some((pairs, table, half)) = self.rope {
+            let angles = column(table, col, 2 * half);
+            let (cos, sin) = angles.split_at(half.min(angles.len()));
+            (kernels.rope)(pairs, out, cos, sin);
+        }
+    }
+}
+
+/// Norms, rotates and stores the keys, and stores the values, of `columns` columns: a job a KV head. `layer` is the
+/// cache's layer, `[block][kv head]`.
+pub fn store(run: Runner<'_>, heads: &Heads<'_>, columns: usize, qkv: &[f32], layer: &mut [u16]) {
+    let kernels = run.kernels();
+    let head_block = KV_BLOCK * (heads.dim_k + heads.dim_v);
+    let block = heads.kv_heads * head_block;
+    let blocks = layer.len() / block.max(1);
+    let (stride, q) = (heads.stride(), heads.heads * heads.dim_k);
+    let norm = heads.qk_norm.as_ref().map(|(_, k)| k);
+    run.run((Tiles::new(layer, block, block, head_block, blocks),), |head, (mut tile,), scratch| {
+        let Some(turned) = scratch.get_mut(..heads.dim_k) else { return };
+        for col in 0..columns {
+            let qkv = column(qkv, col, stride);
+            let k = qkv.get(q..).unwrap_or_default();
+            let v = qkv.get(q + heads.kv_heads * heads.dim_k..).unwrap_or_default();
+            let (k, v) = (column(k, head, heads.dim_k), column(v, head, heads.dim_v));
+            if k.is_empty() || v.is_empty() {
+                return;
+            }
+            heads.turn(kernels, norm, col, k, turned);
+            let position = heads.first + col;
+            (kernels.store_kv)(turned, v, position % KV_BLOCK, tile.line(position / KV_BLOCK));
+        }
+    });
+}
+
+/// Scores of a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Scores {
+    /// Their factor.
+    pub scale: f32,
+    /// Their soft cap; 0 for none.
+    pub softcap: f32,
+    /// Positions seen, the current one included; `None` for all.
+    pub window: Option<usize>,
+}
+
+/// Attends: job `column * kv_heads + kv head` writes the results of its group of query heads to
+/// `out: [columns][heads * dim_v]`.
+pub fn attend<'c>(
+    run: Runner<'_>,
+    heads: &Heads<'_>,
+    scores: &Scores,
+    qkv: &[f32],
+    cache: impl Fn(usize) -> KvBlocks<'c> + Sync,
+    out: &mut [f32],
+) {
+    let kernels = run.kernels();
+    let (group, stride, width) = (heads.group(), heads.stride(), heads.heads * heads.dim_v);
+    let norm = heads.qk_norm.as_ref().map(|(q, _)| q);
+    run.run((Tiles::new(out, width, width, group * heads.dim_v, 1),), |_, (mut tile,), scratch| {
+        let (col, head) = (tile.first_line(), tile.first() / (group * heads.dim_v));
+        let Some((q, scratch)) = scratch.split_at_mut_checked(group * heads.dim_k) else { return };
+        let source = column(qkv, col, stride);
+        let source = source.get(head * q.len()..).and_then(|rest| rest.get(..q.len())).unwrap_or_default();
+        for (from, to) in source.chunks_exact(heads.dim_k).zip(q.chunks_exact_mut(heads.dim_k)) {
+            heads.turn(kernels, norm, col, from, to);
+        }
+        let position = heads.first + col;
+        let first = scores.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let Scores { scale, softcap, .. } = *scores;
+        let args = Attention { q, kv: cache(head), first, end: position + 1, scale, softcap };
+        (kernels.attention)(&args, tile.line(0), scratch);
+    });
+}
