@@ -1,0 +1,105 @@
+//! Why a model cannot be used.
+
+use crate::format::FormatError;
+pub use crate::format::Name;
+use crate::mem::MemError;
+use crate::num::Overflow;
+use crate::tensor::DType;
+use crate::text::TextError;
+use thiserror::Error;
+
+/// Why a file's contents do not make a model.
+#[derive(Debug, Clone, Copy, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file is damaged or of a kind that is not read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The vocabulary is damaged or of a kind that is not read.
+    #[error("tokenizer: {0}")]
+    Text(#[from] TextError),
+    /// Memory for the tables.
+    #[error(transparent)]
+    Memory(#[from] MemError),
+    /// `general.architecture` names a family that is not known.
+    #[error("general.architecture: unknown architecture `{name}` (known: gpt2, llama, gemma3)")]
+    Architecture {
+        /// The name.
+        name: Name,
+    },
+    /// The model needs something that is not computed yet.
+    #[error("not supported: {what}")]
+    Unsupported {
+        /// What it is.
+        what: &'static str,
+    },
+    /// A hyper-parameter is missing.
+    #[error("metadata key `{arch}.{key}` is missing")]
+    MissingKey {
+        /// Prefix of the key.
+        arch: &'static str,
+        /// The key.
+        key: &'static str,
+    },
+    /// A hyper-parameter makes no sense.
+    #[error("metadata key `{arch}.{key}`: value {value} is out of range ({rule})")]
+    HyperParameter {
+        /// Prefix of the key.
+        arch: &'static str,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: f64,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// A tensor is missing.
+    #[error("tensor `{name}` is missing")]
+    MissingTensor {
+        /// Its name.
+        name: Name,
+    },
+    /// A tensor that changes the model's results, but that its family does not use.
+    #[error("tensor `{name}` is not part of this architecture as it is known here")]
+    UnexpectedTensor {
+        /// Its name.
+        name: Name,
+    },
+    /// A tensor has another shape than the hyper-parameters ask for.
+    #[error("tensor `{name}`: shape {got:?} instead of {expected:?} (values of a row, rows)")]
+    Shape {
+        /// Its name.
+        name: Name,
+        /// Values of a row, rows.
+        expected: [u64; 2],
+        /// The same of the file.
+        got: [u64; 2],
+    },
+    /// A tensor has a type that its role cannot have.
+    #[error("tensor `{name}`: type {dtype} is not possible here")]
+    TensorType {
+        /// Its name.
+        name: Name,
+        /// Its type.
+        dtype: DType,
+    },
+    /// A vector has a value that is infinite or not a number.
+    #[error("tensor `{name}`: value {index} is not finite")]
+    NonFinite {
+        /// Its name.
+        name: Name,
+        /// Index of the value.
+        index: usize,
+    },
+    /// The vocabulary and the embedding have different lengths.
+    #[error("the vocabulary has {tokens} tokens, the embedding {rows} rows")]
+    VocabLength {
+        /// Tokens of the vocabulary.
+        tokens: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// Sizes that do not fit this machine.
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
+}
