@@ -1,0 +1,90 @@
+//! What can go wrong in a session.
+
+use crate::mem::MemError;
+use crate::model::ModelError;
+use crate::sample::SampleError;
+use crate::text::TextError;
+use thiserror::Error;
+
+/// Why a session could not do what was asked. After every error the session is as it was before the call, unless the
+/// variant says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Text or tokens.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] MemError),
+    /// Sampling.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// A limit makes no sense.
+    #[error("limit `{what}`: {value} is not possible ({rule})")]
+    Limit {
+        /// Name of the limit.
+        what: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The model's table of positions is shorter than the context asked for.
+    #[error("a context of {context} positions is asked for, the model has {table}")]
+    ContextBeyondModel {
+        /// Positions asked for.
+        context: usize,
+        /// Rows of the table.
+        table: usize,
+    },
+    /// The context has no room for more tokens.
+    #[error("the context is full: {needed} more tokens do not fit, there is room for {room} of {context}")]
+    ContextFull {
+        /// Tokens to be added.
+        needed: usize,
+        /// Room for so many.
+        room: usize,
+        /// Positions of the context.
+        context: usize,
+    },
+    /// There is no token to go on from.
+    #[error("the prompt is empty, and the model has no token for the beginning of a text")]
+    EmptyPrompt,
+    /// A token id that the model does not have.
+    #[error("token {id} is not below the vocabulary's {vocab}")]
+    Token {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// The model's file has no tokenizer; give token ids.
+    #[error("the model has no tokenizer")]
+    NoTokenizer,
+    /// A text is longer than the session's limit.
+    #[error("the text has {got} bytes, the session's limit is {most}")]
+    TextTooLong {
+        /// Its bytes.
+        got: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// A logit is infinite or not a number: damaged weights, or an overflow. The tokens stay.
+    #[error("the logits after position {position} are not finite")]
+    NonFinite {
+        /// Position of the last token read.
+        position: usize,
+    },
+    /// A position behind the tokens of the session.
+    #[error("position {position} is behind the {len} tokens of the session")]
+    Position {
+        /// The position.
+        position: usize,
+        /// Tokens of the session.
+        len: usize,
+    },
+}

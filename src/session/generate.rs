@@ -1,0 +1,97 @@
+//! Generation: one token after the other.
+
+use super::{Budget, Error, Progress, Session};
+use crate::sample::{SampleError, Sampler};
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model gave this token, which ends a text or a turn.
+    EndOfText(u32),
+    /// The text reached a stop string; what was shown ends before it.
+    Stop,
+    /// As many tokens as [`Session::set_max_tokens`] allows.
+    MaxTokens,
+}
+
+/// What a call of [`Session::step`] reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'s> {
+    /// The budget is used up; call again.
+    Pending,
+    /// More text: whole characters, never empty.
+    Piece(&'s str),
+    /// The end.
+    Done(Finish),
+}
+
+impl Session<'_> {
+    /// Generates at most `tokens` tokens from now on; `None` for no limit but the context.
+    pub fn set_max_tokens(&mut self, tokens: Option<usize>) {
+        self.text.left = tokens;
+    }
+
+    /// Whether tokens that end a text are treated like any other.
+    pub fn set_ignore_end(&mut self, ignore: bool) {
+        self.text.ignore_end = ignore;
+    }
+
+    /// Why the last generation ended; `None` while it can go on. Feeding tokens opens it again.
+    pub fn finish(&self) -> Option<Finish> {
+        self.text.finish
+    }
+
+    /// Computes, samples and adds the next token; `None` at the end, see [`Session::finish`].
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`]; [`Error::ContextFull`] when there is no position for another token;
+    /// [`Error::NonFinite`].
+    pub fn next_token(&mut self, sampler: &mut Sampler<'_>) -> Result<Option<u32>, Error> {
+        match self.token_within(&mut Budget::Unlimited, sampler)? {
+            Some(token) => Ok(token),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Session::next_token`] within a budget; the outer `None` when it is used up.
+    pub(super) fn token_within(
+        &mut self,
+        budget: &mut Budget<'_>,
+        sampler: &mut Sampler<'_>,
+    ) -> Result<Option<Option<u32>>, Error> {
+        if self.text.finish.is_none() && self.text.left == Some(0) {
+            self.text.finish = Some(Finish::MaxTokens);
+        }
+        if self.text.finish.is_some() {
+            return Ok(Some(None));
+        }
+        if self.fed > 0 && self.room() == 0 {
+            return Err(Error::ContextFull { needed: 1, room: 0, context: self.context() });
+        }
+        if self.advance_within(budget)? == Progress::Pending {
+            return Ok(None);
+        }
+        let id = self.sample(sampler)?;
+        let ends = self.model.tokenizer().is_some_and(|tokenizer| tokenizer.is_end(id));
+        if ends && !self.text.ignore_end {
+            self.text.finish = Some(Finish::EndOfText(id));
+            return Ok(Some(None));
+        }
+        if let Some(place) = self.memory.tokens.get_mut(self.fed) {
+            *place = id;
+            self.fed += 1;
+        }
+        self.text.left = self.text.left.map(|left| left - 1);
+        Ok(Some(Some(id)))
+    }
+
+    /// A token id drawn from the logits. Changes nothing but the sampler.
+    fn sample(&mut self, sampler: &mut Sampler<'_>) -> Result<u32, Error> {
+        let logits = self.memory.run.logits.get(..self.model.spec().vocab).unwrap_or_default();
+        let history = self.memory.tokens.get(..self.fed).unwrap_or_default();
+        sampler.sample(logits, history, self.memory.candidates).map_err(|error| match error {
+            SampleError::NonFinite => Error::NonFinite { position: self.fed - 1 },
+            other => Error::Sample(other),
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! Text in, text out.
+
+use super::{Budget, Error, Finish, Session, Step};
+use crate::mem::{Arena, MemError, Plan, Slot};
+use crate::sample::Sampler;
+use crate::text::{Specials, StreamDecoder, StreamLimits, StreamSlots, TextError, Tokenizer};
+
+/// The slots of a session's text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TextSlots {
+    scratch: Slot<u32>,
+    token: Slot<u8>,
+    stream: StreamSlots,
+}
+
+/// What a session remembers of its text. Without a tokenizer all arrays are empty.
+#[derive(Debug)]
+pub(super) struct TextState<'m> {
+    scratch: &'m mut [u32],
+    token: &'m mut [u8],
+    stream: StreamDecoder<'m>,
+    flushed: bool,
+    pub(super) finish: Option<Finish>,
+    pub(super) left: Option<usize>,
+    pub(super) ignore_end: bool,
+}
+
+impl<'m> TextState<'m> {
+    pub(super) fn plan(
+        tokenizer: Option<&Tokenizer<'_>>,
+        text_bytes: usize,
+        (stops, stop_bytes): (usize, usize),
+        plan: &mut Plan,
+    ) -> Result<TextSlots, MemError> {
+        let longest = tokenizer.map_or(0, Tokenizer::longest_token);
+        let limits = StreamLimits { push_bytes: longest, stops, stop_bytes };
+        Ok(TextSlots {
+            scratch: plan.array(tokenizer.map_or(0, |tokenizer| tokenizer.scratch_len(text_bytes)))?,
+            token: plan.array(longest)?,
+            stream: StreamDecoder::plan(limits, plan)?,
+        })
+    }
+
+    pub(super) fn carve(arena: &mut Arena<'m>, slots: &TextSlots) -> Result<Self, MemError> {
+        Ok(Self {
+            scratch: arena.carve(slots.scratch)?,
+            token: arena.carve(slots.token)?,
+            stream: StreamDecoder::new(arena, &slots.stream)?,
+            flushed: false,
+            finish: None,
+            left: None,
+            ignore_end: false,
+        })
+    }
+
+    /// Begins a new answer.
+    pub(super) fn restart(&mut self) {
+        self.stream.reset();
+        (self.finish, self.flushed) = (None, false);
+    }
+
+    /// Takes a generated token; whether there is text to show.
+    fn push(&mut self, tokenizer: &Tokenizer<'_>, id: u32) -> Result<bool, TextError> {
+        let len = tokenizer.decode_into(id, self.token)?;
+        let emitted = self.stream.push(self.token.get(..len).unwrap_or_default())?;
+        let shown = !emitted.text.is_empty();
+        if emitted.stop.is_some() {
+            self.finish = Some(Finish::Stop);
+        }
+        Ok(shown)
+    }
+
+    /// Gives out what is held back, once; whether there is any.
+    fn flush(&mut self) -> bool {
+        !core::mem::replace(&mut self.flushed, true) && !self.stream.flush().text.is_empty()
+    }
+}
+
+/// What a call reached; text stands in the stream.
+enum Reached {
+    Pending,
+    Text,
+    Done(Finish),
+}
+
+impl Session<'_> {
+    /// Adds a text behind the last token and returns its number of tokens. The first text of a session gets the token
+    /// for the beginning of a text before it, if the model asks for that. Texts of control tokens are ordinary text:
+    /// what a user types cannot end a turn. Nothing is computed yet.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`], [`Error::TextTooLong`], [`Error::ContextFull`].
+    pub fn feed(&mut self, text: &str) -> Result<usize, Error> {
+        self.feed_text(text, Specials::Plain)
+    }
+
+    /// As [`Session::feed`], and texts of control tokens such as `<|im_start|>` become these tokens: for prompts that
+    /// a program has put together from a template.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn feed_markup(&mut self, text: &str) -> Result<usize, Error> {
+        self.feed_text(text, Specials::Parse)
+    }
+
+    fn feed_text(&mut self, text: &str, specials: Specials) -> Result<usize, Error> {
+        let tokenizer = self.model.tokenizer().ok_or(Error::NoTokenizer)?;
+        let most = self.limits.text_bytes;
+        if text.len() > most {
+            return Err(Error::TextTooLong { got: text.len(), most });
+        }
+        let bos = tokenizer.ids().bos.filter(|_| self.fed == 0 && tokenizer.add_bos());
+        let (room, context) = (self.room(), self.context());
+        let out = self.memory.tokens.get_mut(self.fed..).unwrap_or_default();
+        let full = |needed| Error::ContextFull { needed, room, context };
+        let behind = usize::from(bos.is_some());
+        let place = out.get_mut(behind..).ok_or(full(behind))?;
+        let mut added = match tokenizer.encode(text, specials, self.text.scratch, place) {
+            Err(TextError::OutputTooSmall { needed, .. }) => return Err(full(behind + needed)),
+            other => other?,
+        };
+        if let (Some(bos), Some(first)) = (bos, out.first_mut()) {
+            *first = bos;
+            added += 1;
+            if specials == Specials::Parse && out.get(1) == Some(&bos) && added > 1 {
+                // The template has its own.
+                out.copy_within(1..added, 0);
+                added -= 1;
+            }
+        }
+        self.extend(added);
+        Ok(added)
+    }
+
+    /// Ends generation when one of these texts appears, even across the borders of tokens. What is shown ends before it.
+    ///
+    /// # Errors
+    /// [`Error::Text`] for more or longer ones than [`super::Limits::stops`] allows.
+    pub fn set_stops(&mut self, stops: &[&str]) -> Result<(), Error> {
+        Ok(self.text.stream.set_stops(stops)?)
+    }
+
+    /// Generates until there is more text to show: whole characters, never an empty text. `None` at the end, see
+    /// [`Session::finish`].
+    ///
+    /// # Errors
+    /// As [`Session::next_token`]; [`Error::NoTokenizer`]. What was generated before is shown first.
+    pub fn next_piece(&mut self, sampler: &mut Sampler<'_>) -> Result<Option<&str>, Error> {
+        match self.reach(&mut Budget::Unlimited, sampler)? {
+            Reached::Text => Ok(Some(self.text.stream.emitted())),
+            Reached::Pending | Reached::Done(_) => Ok(None),
+        }
+    }
+
+    /// Reads what was fed and generates, as far as the budget goes. A program with frames calls this once a frame.
+    ///
+    /// # Errors
+    /// As [`Session::next_piece`].
+    pub fn step(&mut self, mut budget: Budget<'_>, sampler: &mut Sampler<'_>) -> Result<Step<'_>, Error> {
+        Ok(match self.reach(&mut budget, sampler)? {
+            Reached::Pending => Step::Pending,
+            Reached::Text => Step::Piece(self.text.stream.emitted()),
+            Reached::Done(finish) => Step::Done(finish),
+        })
+    }
+
+    fn reach(&mut self, budget: &mut Budget<'_>, sampler: &mut Sampler<'_>) -> Result<Reached, Error> {
+        let model = self.model;
+        let tokenizer = model.tokenizer().ok_or(Error::NoTokenizer)?;
+        loop {
+            match self.token_within(budget, sampler) {
+                Ok(None) => return Ok(Reached::Pending),
+                Ok(Some(Some(id))) => {
+                    if self.text.push(tokenizer, id)? {
+                        return Ok(Reached::Text);
+                    }
+                }
+                Ok(Some(None)) => {
+                    let finish = self.text.finish.unwrap_or(Finish::Stop);
+                    return Ok(if self.text.flush() { Reached::Text } else { Reached::Done(finish) });
+                }
+                Err(Error::ContextFull { .. }) if self.text.flush() => return Ok(Reached::Text),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
