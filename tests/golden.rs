@@ -1,0 +1,102 @@
+//! Logits of tiny models with random weights against HF transformers in float32; see `tests/golden/README.md`.
+
+use locutor::kernels;
+use locutor::model::Model;
+use locutor::model::plan::Precisions;
+use locutor::session::Limits;
+use locutor::tensor::Precision;
+
+/// Ids and logits as the reference computed them.
+struct Golden {
+    ids: Vec<u32>,
+    vocab: usize,
+    logits: Vec<f32>,
+}
+
+impl Golden {
+    fn read(name: &str) -> Golden {
+        let path = format!("{}/tests/golden/{name}.logits", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(path).unwrap();
+        assert_eq!(&bytes[..8], b"LCTLOGIT");
+        let words: Vec<[u8; 4]> = bytes[8..].chunks_exact(4).map(|w| w.try_into().unwrap()).collect();
+        let (len, vocab) = (u32::from_le_bytes(words[0]) as usize, u32::from_le_bytes(words[1]) as usize);
+        let ids = words[2..2 + len].iter().map(|w| u32::from_le_bytes(*w)).collect();
+        let logits: Vec<f32> = words[2 + len..].iter().map(|w| f32::from_le_bytes(*w)).collect();
+        assert_eq!(logits.len(), len * vocab);
+        Golden { ids, vocab, logits }
+    }
+}
+
+/// The logits of every position, computed with these limits.
+fn logits(name: &str, ids: &[u32], limits: Limits) -> Vec<f32> {
+    let bytes = std::fs::read(format!("{}/tests/golden/{name}.gguf", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let model = Model::from_slice(&bytes).unwrap();
+    let mut session = model.session(limits).unwrap();
+    let mut all = Vec::new();
+    session.feed_with_logits(ids, |position, row| {
+        assert_eq!(position * row.len(), all.len());
+        all.extend_from_slice(row);
+    })
+    .unwrap();
+    all
+}
+
+/// The greatest normalised mean squared error of any position: sum of squared differences over sum of squares.
+fn worst_nmse(got: &[f32], golden: &Golden) -> f64 {
+    assert_eq!(got.len(), golden.logits.len());
+    let rows = got.chunks_exact(golden.vocab).zip(golden.logits.chunks_exact(golden.vocab));
+    rows.map(|(got, want)| {
+        let difference: f64 = got.iter().zip(want).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+        difference / want.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()
+    })
+    .fold(0.0, |worst, nmse| if nmse.is_nan() { f64::NAN } else { nmse.max(worst) })
+}
+
+/// Holds a model to `bound` at every position, with every kernel table of this machine.
+fn check(name: &str, bound: f64, precisions: Precisions) {
+    let golden = Golden::read(name);
+    for table in kernels::available() {
+        let limits = Limits::new().kernels(table).batch(48).logits(16).precisions(precisions);
+        let worst = worst_nmse(&logits(name, &golden.ids, limits), &golden);
+        println!("{name} {}: worst NMSE {worst:.2e} over {} positions", table.name, golden.ids.len());
+        assert!(worst <= bound, "{name} {}: {worst:e} > {bound:e}", table.name);
+    }
+}
+
+macro_rules! golden {
+    ($($test:ident: $name:literal, $bound:literal;)*) => {
+        $(#[test] fn $test() { check($name, $bound, Precisions::default()); })*
+    };
+}
+
+golden! {
+    gpt2_with_tied_head: "gpt2-tied", 1e-6;
+    gpt2_with_its_own_head: "gpt2-head", 1e-6;
+    llama_with_grouped_heads_and_tied_head: "llama-gqa-tied", 1e-6;
+    llama_with_its_own_head: "llama-head", 1e-6;
+    llama_with_rope_factors: "llama3-rope", 1e-6;
+    gemma3_with_a_window_shorter_than_the_text: "gemma3", 1e-6;
+    gemma3_with_a_pattern_and_bases_of_its_own: "gemma3-pattern", 1e-6;
+    llama_in_f16: "llama-gqa-tied-f16", 1e-6;
+    llama_in_bf16: "llama-gqa-tied-bf16", 1e-6;
+}
+
+#[test]
+fn llama_in_q8_0_with_activations_of_16_bits() {
+    check("llama-gqa-tied-q8_0", 1e-6, Precisions::all(Precision::Bits16));
+}
+
+#[test]
+fn batches_threads_and_kernels_do_not_change_a_bit() {
+    for name in ["gpt2-tied", "llama-gqa-tied-q8_0", "gemma3"] {
+        let ids = Golden::read(name).ids;
+        let bits = |limits: Limits| logits(name, &ids, limits).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let expected = bits(Limits::new().batch(1).kernels(kernels::scalar()));
+        for table in kernels::available() {
+            for (batch, rows, threads) in [(1, 1, 2), (7, 3, 1), (64, 64, 2), (512, 5, 3), (512, 512, 1)] {
+                let limits = Limits::new().batch(batch).logits(rows).threads(threads).kernels(table);
+                assert!(bits(limits) == expected, "{name} {} batch {batch} threads {threads}", table.name);
+            }
+        }
+    }
+}
