@@ -126,6 +126,11 @@ impl<'m> StreamDecoder<'m> {
         self.stop
     }
 
+    /// The text that the last push or flush gave out.
+    pub fn emitted(&self) -> &str {
+        self.text.get(..self.given).and_then(|text| str::from_utf8(text).ok()).unwrap_or("")
+    }
+
     /// Bytes that have come in and are held back.
     pub fn held_back(&self) -> usize {
         self.len.saturating_sub(self.given).saturating_add(self.tail_len)
@@ -205,8 +210,7 @@ impl<'m> StreamDecoder<'m> {
 
     fn emit(&mut self, given: usize) -> Emitted<'_> {
         self.given = given;
-        let text = self.text.get(..given).and_then(|text| str::from_utf8(text).ok()).unwrap_or("");
-        Emitted { text, stop: self.stop }
+        Emitted { text: self.emitted(), stop: self.stop }
     }
 
     fn append(&mut self, bytes: &[u8]) {
