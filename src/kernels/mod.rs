@@ -151,3 +151,26 @@ pub const fn attention_scratch(group: usize, _dim_v: usize) -> usize {
     let together = if group < vector::GROUP { group } else { vector::GROUP };
     together * ATTENTION_CHUNK
 }
+
+static TABLES: [Kernels; 1] = [SCALAR];
+
+/// The specification's table.
+pub fn scalar() -> &'static Kernels {
+    let [scalar] = &TABLES;
+    scalar
+}
+
+/// All tables that this machine can run, the best one last.
+pub fn available() -> impl Iterator<Item = &'static Kernels> {
+    TABLES.iter()
+}
+
+/// The best table that this machine can run.
+pub fn detect() -> &'static Kernels {
+    available().last().unwrap_or(scalar())
+}
+
+/// The table with this name, if this machine can run it.
+pub fn by_name(name: &str) -> Option<&'static Kernels> {
+    available().find(|table| table.name == name)
+}
