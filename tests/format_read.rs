@@ -59,6 +59,7 @@ fn counts_say_what_the_file_holds() {
         merge_bytes: 3,
         blocks: 3,
         header_len: map.data as u64,
+        vector_values: 16,
     };
     assert_eq!(counts, expected);
 }
