@@ -11,11 +11,18 @@
 //! 3. Only correctly rounded operations (`+ - * /`, square root, conversions to nearest even) and the functions of
 //!    [`crate::math`], which are made of them.
 
+mod float_env;
 mod scalar_linear;
 #[cfg(test)]
 mod testkit_vector;
 #[macro_use]
 mod vector;
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod x86;
+
+pub use float_env::FloatEnv;
 
 use crate::mem::split::TileMut;
 use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
