@@ -2,7 +2,10 @@
 //!
 //! For each first byte the lengths of the tokens that begin with it are known; at a place in the text the longest length
 //! that is a token wins. At most [`MAX_SPECIAL_BYTES`] look-ups are made at a place, whatever the file says.
+//!
+//! For SentencePiece `▁` is a blank before anything is looked for; Gemma has tokens for runs of blanks.
 
+use super::spm::BLANK;
 use super::vocab::{MAX_SPECIAL_BYTES, TokenKind, Vocab};
 
 /// Words of 64 lengths for each first byte.
@@ -38,27 +41,61 @@ impl SpecialLengths<'_> {
         self.0.get(start..start + WORDS).unwrap_or(&[])
     }
 
-    /// The first token in `text` from `from` on that `wanted` accepts, the longest of those that begin there.
+    /// The first token in `text` from `from` on that `wanted` accepts, the longest of those that begin there. With `blanks`,
+    /// a `▁` of the text is a blank.
     pub(super) fn next(
         &self,
         vocab: &Vocab<'_>,
         text: &[u8],
         from: usize,
+        blanks: bool,
         wanted: impl Fn(TokenKind) -> bool,
     ) -> Option<Match> {
         let rest = text.get(from..)?;
-        for (skipped, first) in rest.iter().enumerate() {
-            let words = self.of(*first);
+        for (skipped, byte) in rest.iter().enumerate() {
+            let here = rest.get(skipped..)?;
+            let is_blank = blanks && here.starts_with(BLANK.as_bytes());
+            let words = self.of(if is_blank { b' ' } else { *byte });
             if words.iter().all(|word| *word == 0) {
                 continue;
             }
-            let here = rest.get(skipped..)?;
-            if let Some((len, id)) = longest(vocab, words, here, &wanted) {
+            let found = if blanks {
+                let (buffer, len) = with_blanks(here);
+                longest(vocab, words, buffer.get(..len)?, &wanted).map(|(len, id)| (raw_len(here, len), id))
+            } else {
+                longest(vocab, words, here, &wanted)
+            };
+            if let Some((len, id)) = found {
                 let start = from + skipped;
                 return Some(Match { start, end: start + len, id });
             }
         }
         None
+    }
+}
+
+/// The front of a text with blanks for `▁`, as far as a token may reach.
+fn with_blanks(text: &[u8]) -> ([u8; MAX_SPECIAL_BYTES], usize) {
+    let (mut buffer, mut len, mut rest) = ([0; MAX_SPECIAL_BYTES], 0, text);
+    for place in &mut buffer {
+        let Some((byte, behind)) = next_byte(rest) else { break };
+        (*place, rest) = (byte, behind);
+        len += 1;
+    }
+    (buffer, len)
+}
+
+/// Bytes of `text` that `len` bytes with blanks for `▁` were made from.
+fn raw_len(text: &[u8], len: usize) -> usize {
+    let rest = (0..len).fold(text, |rest, _| next_byte(rest).map_or(rest, |(_, behind)| behind));
+    text.len() - rest.len()
+}
+
+/// The first byte of a text, a blank for `▁`, and what is behind.
+fn next_byte(text: &[u8]) -> Option<(u8, &[u8])> {
+    match text.strip_prefix(BLANK.as_bytes()) {
+        Some(behind) => Some((b' ', behind)),
+        None => text.split_first().map(|(byte, behind)| (*byte, behind)),
     }
 }
 

@@ -253,12 +253,13 @@ impl<'m> StreamDecoder<'m> {
         // The first to end stops, the longest of those that end together.
         let found = stops()
             .filter_map(|(index, stop)| {
-                let start = (0..text.len()).find(|from| text.get(*from..).is_some_and(|rest| rest.starts_with(stop)))?;
+                let start = (0..text.len())
+                    .find(|from| text.get(*from..).is_some_and(|rest| rest.starts_with(stop)))?;
                 Some((start.saturating_add(stop.len()), start, index))
             })
             .min();
         if let Some((_, start, index)) = found {
-            self.stop = Some(index);
+            (self.stop, self.tail_len) = (Some(index), 0);
             self.len = start;
             return self.emit(start);
         }

@@ -141,8 +141,9 @@ impl<'a> Tokenizer<'a> {
         }
         let mut sink = Sink { out, len: 0 };
         let (mut at, mut behind_special) = (0, true);
+        let blanks = matches!(&self.model, Model::Spm(_)) && text.contains(spm::BLANK);
         loop {
-            let found = self.lengths.next(&self.vocab, text.as_bytes(), at, |kind| match kind {
+            let found = self.lengths.next(&self.vocab, text.as_bytes(), at, blanks, |kind| match kind {
                 TokenKind::UserDefined => true,
                 TokenKind::Control | TokenKind::Unknown => specials == Specials::Parse,
                 _ => false,

@@ -1,0 +1,91 @@
+//! Every family against the ids that Hugging Face `tokenizers` and `sentencepiece` find for tens of thousands of texts.
+//!
+//! The files come from `tools/tokenizer_reference.py`; without them the test says so and passes.
+
+use locutor::format::{Gguf, gguf};
+use locutor::mem::{Arena, Plan};
+use locutor::text::{Specials, Tokenizer};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Where `tools/reference.sh` puts everything.
+fn reference() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let cache = || std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from);
+    std::env::var_os("LOCUTOR_REFERENCE").map_or_else(|| cache().join("locutor"), PathBuf::from)
+}
+
+/// The tokenizer of a file, with everything leaked that it borrows.
+fn open(path: &Path) -> Tokenizer<'static> {
+    let file = std::fs::read(path).unwrap();
+    let file_len = file.len() as u64;
+    let header: &'static [u8] = file.leak();
+    let counts = gguf::scan(header, file_len).unwrap();
+    let mut plan = Plan::new();
+    let gguf_slots = Gguf::plan(&counts, &mut plan).unwrap();
+    let slots = Tokenizer::plan(&counts, &mut plan).unwrap();
+    let memory = vec![0u8; plan.bytes() + 64].leak();
+    let skip = memory.as_ptr().align_offset(64);
+    let mut arena = Arena::new(&mut memory[skip..], &plan).unwrap();
+    let gguf = Gguf::read(header, file_len, &mut arena, &gguf_slots).unwrap();
+    Tokenizer::load(&gguf, &mut arena, &slots).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The ids under `key`; `special` is left out where it is the same as `plain`.
+fn ids(record: &Value, key: &str) -> Vec<u32> {
+    record
+        .get(key)
+        .unwrap_or(&record["plain"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_u64().unwrap() as u32)
+        .collect()
+}
+
+/// Compares all texts of a family; returns how many there are, or `None` without its files.
+fn compare(family: &str) -> Option<usize> {
+    let directory = reference().join("tokenizers");
+    let records = std::fs::read_to_string(directory.join(family).with_extension("jsonl")).ok();
+    let model = directory.join(family).with_extension("gguf");
+    let Some(records) = records.filter(|_| model.exists()) else {
+        println!("{family}: skipped, no reference files; tools/tokenizer_reference.py makes them");
+        return None;
+    };
+    let tokenizer = open(&model);
+    let mut differences = Vec::new();
+    for line in records.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let text = record["text"].as_str().unwrap();
+        for (key, specials) in [("plain", Specials::Plain), ("special", Specials::Parse)] {
+            let (got, expected) = (tokenizer.encode_vec(text, specials).unwrap(), ids(&record, key));
+            if got != expected {
+                differences.push(format!("{key} {text:?}:\n     got {got:?}\nexpected {expected:?}"));
+            }
+        }
+        let expected = record["back"].as_str().unwrap_or(text);
+        let back = tokenizer.decode_vec(&ids(&record, "plain")).unwrap();
+        let back = String::from_utf8_lossy(&back);
+        if back != expected {
+            differences.push(format!("back {text:?}:\n     got {back:?}\nexpected {expected:?}"));
+        }
+    }
+    let shown = differences.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
+    assert!(differences.is_empty(), "{family}: {} differences\n{shown}", differences.len());
+    let count = records.lines().count();
+    assert!(count >= 20_000, "{family}: only {count} texts");
+    Some(count)
+}
+
+macro_rules! families {
+    ($($test:ident $family:literal),*) => {$(
+        #[test]
+        fn $test() {
+            if let Some(count) = compare($family) {
+                println!("{}: {count} texts, no difference", $family);
+            }
+        }
+    )*};
+}
+
+families!(gpt2 "gpt-2", llama_bpe "llama-bpe", qwen2 "qwen2", smollm "smollm", llama_spm "llama-spm", gemma3 "gemma3");
