@@ -22,4 +22,34 @@ impl Features {
     /// Nothing but plain Rust.
     pub const NONE: Features =
         Features { avx2: false, f16c: false, avx512: false, avx512_vnni: false, avx_vnni: false };
+
+    /// Whether everything in `needed` is there.
+    pub const fn includes(self, needed: Features) -> bool {
+        (self.avx2 || !needed.avx2)
+            && (self.f16c || !needed.f16c)
+            && (self.avx512 || !needed.avx512)
+            && (self.avx512_vnni || !needed.avx512_vnni)
+            && (self.avx_vnni || !needed.avx_vnni)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_feature_is_missed() {
+        let avx2 = Features { avx2: true, ..Features::NONE };
+        let both = Features { f16c: true, ..avx2 };
+        assert!(both.includes(avx2) && both.includes(both) && both.includes(Features::NONE));
+        assert!(!avx2.includes(both) && !Features::NONE.includes(avx2));
+        for one in [
+            Features { f16c: true, ..Features::NONE },
+            Features { avx512: true, ..Features::NONE },
+            Features { avx512_vnni: true, ..Features::NONE },
+            Features { avx_vnni: true, ..Features::NONE },
+        ] {
+            assert!(one.includes(one) && !avx2.includes(one));
+        }
+    }
 }

@@ -33,11 +33,12 @@ fn logits(name: &str, ids: &[u32], limits: Limits) -> Vec<f32> {
     let model = Model::from_slice(&bytes).unwrap();
     let mut session = model.session(limits).unwrap();
     let mut all = Vec::new();
-    session.feed_with_logits(ids, |position, row| {
-        assert_eq!(position * row.len(), all.len());
-        all.extend_from_slice(row);
-    })
-    .unwrap();
+    session
+        .feed_with_logits(ids, |position, row| {
+            assert_eq!(position * row.len(), all.len());
+            all.extend_from_slice(row);
+        })
+        .unwrap();
     all
 }
 
@@ -46,7 +47,8 @@ fn worst_nmse(got: &[f32], golden: &Golden) -> f64 {
     assert_eq!(got.len(), golden.logits.len());
     let rows = got.chunks_exact(golden.vocab).zip(golden.logits.chunks_exact(golden.vocab));
     rows.map(|(got, want)| {
-        let difference: f64 = got.iter().zip(want).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+        let difference: f64 =
+            got.iter().zip(want).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
         difference / want.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()
     })
     .fold(0.0, |worst, nmse| if nmse.is_nan() { f64::NAN } else { nmse.max(worst) })
@@ -90,7 +92,8 @@ fn llama_in_q8_0_with_activations_of_16_bits() {
 fn batches_threads_and_kernels_do_not_change_a_bit() {
     for name in ["gpt2-tied", "llama-gqa-tied-q8_0", "gemma3"] {
         let ids = Golden::read(name).ids;
-        let bits = |limits: Limits| logits(name, &ids, limits).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let bits =
+            |limits: Limits| logits(name, &ids, limits).into_iter().map(f32::to_bits).collect::<Vec<_>>();
         let expected = bits(Limits::new().batch(1).kernels(kernels::scalar()));
         for table in kernels::available() {
             for (batch, rows, threads) in [(1, 1, 2), (7, 3, 1), (64, 64, 2), (512, 5, 3), (512, 512, 1)] {

@@ -12,7 +12,13 @@
 //!    [`crate::math`], which are made of them.
 
 mod float_env;
+#[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+mod floats;
+#[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+mod rows;
 mod scalar_linear;
+#[cfg(test)]
+mod testkit_linear;
 #[cfg(test)]
 mod testkit_vector;
 #[macro_use]
@@ -24,6 +30,7 @@ mod x86;
 
 pub use float_env::FloatEnv;
 
+use crate::cpu::Features;
 use crate::mem::split::TileMut;
 use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
 
@@ -152,32 +159,45 @@ impl core::fmt::Debug for Kernels {
 /// The specification: plain Rust for any machine.
 pub const SCALAR: Kernels = vector::scalar::kernels("scalar", scalar_linear::LINEAR, scalar_linear::scratch);
 
+/// Every table of this build with the features that it needs, the best one last.
+const TABLES: &[(&Kernels, Features)] = &[
+    (&SCALAR, Features::NONE),
+    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+    (&x86::AVX2, x86::AVX2_NEEDS),
+];
+
+/// What this CPU can do. Asks the CPU each time, which may take some microseconds in a virtual machine.
+pub fn features() -> Features {
+    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+    return x86::features();
+    #[cfg(not(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2")))]
+    return Features::NONE;
+}
+
+/// The specification, which runs anywhere.
+pub fn scalar() -> &'static Kernels {
+    &SCALAR
+}
+
+/// The tables that this CPU can run, the best one last; the first one is [`scalar`].
+pub fn available() -> impl Iterator<Item = &'static Kernels> {
+    let cpu = features();
+    TABLES.iter().filter(move |(_, needs)| cpu.includes(*needs)).map(|(table, _)| *table)
+}
+
+/// The best table that this CPU can run. Nothing is remembered: call it once and keep the value.
+pub fn detect() -> &'static Kernels {
+    available().last().unwrap_or(&SCALAR)
+}
+
+/// The table called `name`, if this CPU can run it.
+pub fn by_name(name: &str) -> Option<&'static Kernels> {
+    available().find(|table| table.name == name)
+}
+
 /// Floats of scratch memory of [`Kernels::attention`] for a group of `group` query heads with values of `_dim_v`
 /// floats: the scores of one chunk for the heads that go together. The values are summed up in the output itself.
 pub const fn attention_scratch(group: usize, _dim_v: usize) -> usize {
     let together = if group < vector::GROUP { group } else { vector::GROUP };
     together * ATTENTION_CHUNK
-}
-
-static TABLES: [Kernels; 1] = [SCALAR];
-
-/// The specification's table.
-pub fn scalar() -> &'static Kernels {
-    let [scalar] = &TABLES;
-    scalar
-}
-
-/// All tables that this machine can run, the best one last.
-pub fn available() -> impl Iterator<Item = &'static Kernels> {
-    TABLES.iter()
-}
-
-/// The best table that this machine can run.
-pub fn detect() -> &'static Kernels {
-    available().last().unwrap_or(scalar())
-}
-
-/// The table with this name, if this machine can run it.
-pub fn by_name(name: &str) -> Option<&'static Kernels> {
-    available().find(|table| table.name == name)
 }

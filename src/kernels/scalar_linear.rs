@@ -65,7 +65,12 @@ impl Act for Act16 {
 }
 
 /// Quantised weights and quantised activations.
-fn quantised<B: Block>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
+pub(super) fn quantised<B: Block>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    _: &mut [f32],
+) {
     if w.dtype() != B::DTYPE {
         return;
     }
@@ -77,7 +82,12 @@ fn quantised<B: Block>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_
 }
 
 /// Float weights and float activations.
-fn float<T: Float>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
+pub(super) fn float<T: Float>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    _: &mut [f32],
+) {
     if let (Activations::F32(x), true) = (x, w.dtype() == T::DTYPE) {
         columns(w, x, 1, out, dot_float::<T>);
     }
@@ -147,16 +157,19 @@ fn dot<B: Block, A: Act>(w: &Matrix<'_>, row: usize, x: &[&[A]]) -> [f32; COLUMN
 }
 
 /// A type of float weights.
-trait Float {
+pub(super) trait Float {
     const DTYPE: DType;
     /// As it is stored.
     type Bits: Pod;
     fn value(bits: Self::Bits) -> f32;
 }
 
-struct F32;
-struct F16;
-struct Bf16;
+/// [`DType::F32`].
+pub(super) struct F32;
+/// [`DType::F16`].
+pub(super) struct F16;
+/// [`DType::BF16`].
+pub(super) struct Bf16;
 
 impl Float for F32 {
     const DTYPE: DType = DType::F32;

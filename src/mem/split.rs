@@ -152,7 +152,15 @@ impl<'p, T> TileMut<'p, T> {
         // SAFETY: `from` is an element of the tile's first line or one behind it.
         let data = unsafe { self.data.add(from - self.first) };
         let (width, first) = (to.saturating_sub(from), from.saturating_sub(origin));
-        TileMut { data, width, first, stride: self.stride, lines: self.lines, first_line: self.first_line, array: PhantomData }
+        TileMut {
+            data,
+            width,
+            first,
+            stride: self.stride,
+            lines: self.lines,
+            first_line: self.first_line,
+            array: PhantomData,
+        }
     }
 
     /// Elements of a line.

@@ -34,13 +34,21 @@ fn base(keys: &Keys<'_, '_>) -> Result<ModelSpec, ModelError> {
     let heads = keys.length("attention.head_count", 1 << 12)?;
     let kv_heads = keys.length_or("attention.head_count_kv", heads, 1 << 12)?;
     if heads % kv_heads != 0 {
-        return Err(keys.bad("attention.head_count_kv", kv_heads as f64, "a divisor of attention.head_count"));
+        return Err(keys.bad(
+            "attention.head_count_kv",
+            kv_heads as f64,
+            "a divisor of attention.head_count",
+        ));
     }
     let by_heads = if embd % heads == 0 { embd / heads } else { 0 };
     let dim_k = keys.length_or("attention.key_length", by_heads, 1024)?;
     let dim_v = keys.length_or("attention.value_length", by_heads, 1024)?;
     if dim_k == 0 || dim_v == 0 || dim_k > 1024 || dim_v > 1024 {
-        return Err(keys.bad("attention.head_count", heads as f64, "a divisor of embedding_length, heads of at most 1024"));
+        return Err(keys.bad(
+            "attention.head_count",
+            heads as f64,
+            "a divisor of embedding_length, heads of at most 1024",
+        ));
     }
     Ok(ModelSpec {
         family: keys.family,

@@ -175,7 +175,12 @@ impl<'w> Forward<'w> {
     {
         let spec = self.spec;
         let weights = self.weights;
-        let norm = |role| Norm { centred: false, weight: weights.vector(role, layer), bias: &[], eps: spec.norm_eps };
+        let norm = |role| Norm {
+            centred: false,
+            weight: weights.vector(role, layer),
+            bias: &[],
+            eps: spec.norm_eps,
+        };
         let normed = spec.qk_norm == QkNorm::PerHead;
         let rope = match (spec.layer(layer).rope, spec.position) {
             (Some(rope), Position::Rope { full, .. }) => {
@@ -377,7 +382,8 @@ impl Pass<'_, '_> {
         let (forward, spec) = (self.forward, self.forward.spec);
         let precision = self.memory.limits.precisions.mlp_input;
         let up = forward.layer(Role::Up, Role::UpBias, layer, precision);
-        let gate = (spec.mlp != Mlp::Plain).then(|| forward.layer(Role::Gate, Role::GateBias, layer, precision));
+        let gate =
+            (spec.mlp != Mlp::Plain).then(|| forward.layer(Role::Gate, Role::GateBias, layer, precision));
         let len = self.columns() * spec.ff;
         let RunMemory { values, q8, q16, hidden, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);

@@ -2,7 +2,7 @@
 //! be there.
 
 use super::error::Name;
-use super::spec::{ModelSpec, Mlp, NormKind, NormPlace, Position, QkNorm, QkvLayout, RopeScaling};
+use super::spec::{Mlp, ModelSpec, NormKind, NormPlace, Position, QkNorm, QkvLayout, RopeScaling};
 
 /// What a tensor is for. Roles up to [`Role::LAST_GLOBAL`] exist once, the others once a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +211,13 @@ impl Entry {
             return Name::new(self.gguf.as_bytes());
         }
         let digits = [layer / 100, layer / 10, layer].map(|n| b'0' + (n % 10) as u8);
-        let skip = if layer >= 100 { 0 } else if layer >= 10 { 1 } else { 2 };
+        let skip = if layer >= 100 {
+            0
+        } else if layer >= 10 {
+            1
+        } else {
+            2
+        };
         Name::joined(&[b"blk.", digits.get(skip..).unwrap_or_default(), b".", self.gguf.as_bytes()])
     }
 }

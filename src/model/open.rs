@@ -1,10 +1,10 @@
 //! A model: a checked file, its descriptor, its weights and its tokenizer, in one block of memory.
 
+use super::ModelError;
 use super::forward::Forward;
 use super::read_spec::read_spec;
 use super::spec::ModelSpec;
 use super::weights::{WeightSlots, Weights};
-use super::ModelError;
 use crate::format::gguf::{self, Counts, Gguf, GgufSlots};
 use crate::format::source::ModelBytes;
 use crate::mem::{Arena, Plan};
@@ -66,7 +66,9 @@ impl<'a> Model<'a> {
             Some(_) => Some(Tokenizer::load(&gguf, &mut arena, &slots.tokenizer)?),
             None => None,
         };
-        if let Some(tokens) = tokenizer.as_ref().map(Tokenizer::vocab_len).filter(|tokens| *tokens > spec.vocab) {
+        if let Some(tokens) =
+            tokenizer.as_ref().map(Tokenizer::vocab_len).filter(|tokens| *tokens > spec.vocab)
+        {
             return Err(ModelError::VocabLength { tokens, rows: spec.vocab });
         }
         let memory_bytes = plan.bytes();

@@ -1,8 +1,8 @@
 //! The memory of a run: sizes from the spec and the limits, before anything is built.
 
 use super::spec::{ModelSpec, NormPlace, Position};
-use crate::kernels::Kernels;
 use crate::kernels::KV_BLOCK;
+use crate::kernels::Kernels;
 use crate::kv::KvShape;
 use crate::mem::{Arena, MemError, Plan, Slot};
 use crate::ops::{Scratch, attention, linear};
@@ -124,7 +124,9 @@ impl RunSlots {
         let most = |precision| layers.iter().filter(|(p, _)| *p == precision).map(|(_, k)| k / BLOCK).max();
         let (q8, q16) = (most(Precision::Bits8).unwrap_or(0), most(Precision::Bits16).unwrap_or(0));
         let rotated = match spec.position {
-            Position::Rope { full, windowed } => [full.dims, if windowed == full { 0 } else { windowed.dims }],
+            Position::Rope { full, windowed } => {
+                [full.dims, if windowed == full { 0 } else { windowed.dims }]
+            }
             _ => [0, 0],
         };
         let branch = if spec.norm_place == NormPlace::Before { 0 } else { spec.embd };

@@ -48,7 +48,11 @@ fn check(keys: &Keys<'_, '_>, spec: &ModelSpec) -> Result<(), ModelError> {
     if let Position::Rope { full, windowed } = spec.position {
         for rope in [full, windowed] {
             if rope.dims == 0 || rope.dims % 2 != 0 || rope.dims > spec.dim_k {
-                return Err(keys.bad("rope.dimension_count", rope.dims as f64, "even, at most the head's width"));
+                return Err(keys.bad(
+                    "rope.dimension_count",
+                    rope.dims as f64,
+                    "even, at most the head's width",
+                ));
             }
         }
     }
@@ -74,7 +78,12 @@ impl Keys<'_, '_> {
     }
 
     /// A length of 1 to `most`, or `default` when the key is missing.
-    pub(super) fn length_or(&self, key: &'static str, default: usize, most: usize) -> Result<usize, ModelError> {
+    pub(super) fn length_or(
+        &self,
+        key: &'static str,
+        default: usize,
+        most: usize,
+    ) -> Result<usize, ModelError> {
         match self.file.u32((self.family.name(), key))? {
             Some(value) => self.within(key, value, most),
             None => Ok(default),
@@ -120,7 +129,9 @@ impl Keys<'_, '_> {
         let scaling = match self.file.str((arch, "rope.scaling.type"))? {
             None | Some("none") => RopeScaling::None,
             Some("linear") => RopeScaling::Linear(self.positive_or("rope.scaling.factor", 1.0)?),
-            Some(_) => return Err(ModelError::Unsupported { what: "rope.scaling.type other than none and linear" }),
+            Some(_) => {
+                return Err(ModelError::Unsupported { what: "rope.scaling.type other than none and linear" });
+            }
         };
         let dims = self.length_or("rope.dimension_count", dims, 1024)?;
         Ok(Rope { pairs, dims, base: self.positive_or("rope.freq_base", base)?, scaling })
@@ -134,9 +145,15 @@ impl Keys<'_, '_> {
             return self.length_or(key, default, 512);
         };
         let windowed = |layer| flags.get(layer).and_then(|flag| flag.as_bool());
-        let period = (0..layers).find(|layer| windowed(*layer) == Some(false)).map_or(layers + 1, |full| full + 1);
-        if flags.len != layers || (0..layers).any(|layer| windowed(layer) != Some((layer + 1) % period != 0)) {
-            return Err(self.bad(key, flags.len as f64, "a flag a layer, false for the last layer of each period"));
+        let period =
+            (0..layers).find(|layer| windowed(*layer) == Some(false)).map_or(layers + 1, |full| full + 1);
+        if flags.len != layers || (0..layers).any(|layer| windowed(layer) != Some((layer + 1) % period != 0))
+        {
+            return Err(self.bad(
+                key,
+                flags.len as f64,
+                "a flag a layer, false for the last layer of each period",
+            ));
         }
         Ok(period)
     }

@@ -97,7 +97,13 @@ impl<'a> Weights<'a> {
     /// Bytes of all matrices and vectors that a token's computation reads, embedding rows aside.
     pub fn bytes(&self) -> u64 {
         let matrices = self.places.iter().filter(|place| place.kind == 1);
-        matrices.map(|p| DType::ALL.get(p.dtype as usize).and_then(|d| d.row_bytes(p.cols as usize)).unwrap_or(0) as u64 * p.rows).sum()
+        matrices
+            .map(|p| {
+                DType::ALL.get(p.dtype as usize).and_then(|d| d.row_bytes(p.cols as usize)).unwrap_or(0)
+                    as u64
+                    * p.rows
+            })
+            .sum()
     }
 }
 
@@ -138,7 +144,13 @@ fn find(
     let dtype = found.dtype();
     let bytes = matrix_bytes(found, data)?;
     if let Shape::Matrix(..) = entry.shape {
-        let place = Place { offset: found.offset, rows: rows as u64, cols: cols as u64, kind: 1, dtype: dtype.index() as u32 };
+        let place = Place {
+            offset: found.offset,
+            rows: rows as u64,
+            cols: cols as u64,
+            kind: 1,
+            dtype: dtype.index() as u32,
+        };
         return Ok(place);
     }
     if !dtype.is_float() {

@@ -32,7 +32,13 @@ pub struct Layer<'w> {
 
 impl Layer<'_> {
     /// `tile = weight * input + bias`, columns of the input from the tile's first line on.
-    fn apply(&self, kernels: &Kernels, inputs: &Inputs<'_>, tile: &mut TileMut<'_, f32>, scratch: &mut [f32]) {
+    fn apply(
+        &self,
+        kernels: &Kernels,
+        inputs: &Inputs<'_>,
+        tile: &mut TileMut<'_, f32>,
+        scratch: &mut [f32],
+    ) {
         let dtype = self.weight.dtype();
         let x = inputs.get(dtype.is_float(), self.precision);
         if let Some(linear) = kernels.linear.get(dtype.index()) {
@@ -91,7 +97,14 @@ pub fn project(run: Runner<'_>, layer: &Layer<'_>, inputs: &Inputs<'_>, into: In
 }
 
 /// The first half of an MLP: `out = f(gate * input) * (up * input)`, or `f(up * input)` without a gate.
-pub fn mlp(run: Runner<'_>, gate: Option<&Layer<'_>>, up: &Layer<'_>, f: Activation, inputs: &Inputs<'_>, out: &mut [f32]) {
+pub fn mlp(
+    run: Runner<'_>,
+    gate: Option<&Layer<'_>>,
+    up: &Layer<'_>,
+    f: Activation,
+    inputs: &Inputs<'_>,
+    out: &mut [f32],
+) {
     let (kernels, stride) = (run.kernels(), up.weight.rows());
     let columns = out.len() / stride.max(1);
     run.run((Tiles::new(out, stride, stride, TILE_ROWS, columns),), |_, (mut tile,), scratch| {
@@ -111,7 +124,14 @@ pub fn mlp(run: Runner<'_>, gate: Option<&Layer<'_>>, up: &Layer<'_>, f: Activat
 }
 
 /// The head: `logits[row] = weight * inputs[first + row]`, scaled and soft-capped.
-pub fn head(run: Runner<'_>, layer: &Layer<'_>, inputs: &Inputs<'_>, scale: f32, softcap: f32, logits: &mut [f32]) {
+pub fn head(
+    run: Runner<'_>,
+    layer: &Layer<'_>,
+    inputs: &Inputs<'_>,
+    scale: f32,
+    softcap: f32,
+    logits: &mut [f32],
+) {
     let (kernels, stride) = (run.kernels(), layer.weight.rows());
     let columns = logits.len() / stride.max(1);
     run.run((Tiles::new(logits, stride, stride, TILE_ROWS, columns),), |_, (mut tile,), scratch| {

@@ -34,7 +34,13 @@ pub struct Tools<'t> {
 impl<'t> Tools<'t> {
     /// What an operation needs to run `jobs`.
     pub fn runner(self, scratch: &'t mut Scratch<'_>, jobs: Range<usize>) -> Runner<'t> {
-        Runner { exec: self.exec, kernels: self.kernels, scratch: scratch.floats, scratch_len: scratch.len, jobs }
+        Runner {
+            exec: self.exec,
+            kernels: self.kernels,
+            scratch: scratch.floats,
+            scratch_len: scratch.len,
+            jobs,
+        }
     }
 }
 

@@ -43,7 +43,9 @@ fn workers<'m>(threads: usize) -> Result<Workers<'m>, Error> {
     }
     match crate::exec_threads::Threads::new(threads) {
         Ok(pool) => Ok(Workers::Pool(pool)),
-        Err(_) => Err(Error::Limit { what: "threads", value: threads, rule: "as many as the system can start" }),
+        Err(_) => {
+            Err(Error::Limit { what: "threads", value: threads, rule: "as many as the system can start" })
+        }
     }
 }
 

@@ -1,7 +1,14 @@
-//! x86 and x86-64.
+//! x86 and x86-64. Without SSE2 (bare-metal targets that keep floats out of the wide registers) there is no table.
 #![allow(unsafe_code)]
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the tables are assembled when all kernels are there"))]
+#[cfg(target_feature = "sse2")]
+mod avx2_linear;
+#[cfg(target_feature = "sse2")]
 mod avx2_vector;
 #[cfg(target_feature = "sse")]
 pub(super) mod float_env;
+#[cfg(target_feature = "sse2")]
+mod tables;
+
+#[cfg(target_feature = "sse2")]
+pub(super) use tables::{AVX2, AVX2_NEEDS, features};

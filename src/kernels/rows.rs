@@ -1,0 +1,661 @@
+//! Linear layers of quantised weights with rows side by side: one 32-bit lane a row.
+//!
+//! Everything here is safe and generic over the instruction set ([`Lanes`]). Some rows are taken together. A part (32
+//! values) of each is turned so that register `g` holds the values `4 g` to `4 g + 3` of every row. Four activations
+//! in every lane then meet four weights of each row, the integer sums need no step across lanes, and the float steps
+//! are those of the specification with one row a lane. Integer sums are exact, so their order is free.
+//!
+//! One to four columns read the weights as they lie in the file. For more, a group of rows is turned once into scratch
+//! memory and used for all columns of the tile.
+//!
+//! All functions are inlined into one root a type, which switches the instruction set on: a call in between would be
+//! compiled without it.
+
+#![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
+
+use super::scalar_linear;
+use crate::mem::aligned::RawBytes;
+use crate::mem::split::TileMut;
+use crate::tensor::block::{Block, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, Matrix};
+use core::marker::PhantomData;
+use core::mem::offset_of;
+
+/// An instruction set that holds one row a lane. A value of the type is the proof that the CPU has it.
+pub(super) trait Lanes: Copy {
+    /// Rows taken together.
+    const ROWS: usize;
+    /// 32 bits a row.
+    type Int: Copy;
+    /// One `f32` a row.
+    type Float: Copy;
+
+    /// 16 bytes of each row from byte `offset` of the block on: bytes `4 g` to `4 g + 3` in result `g`.
+    fn quads<B>(self, at: At<'_, Self, B>, offset: usize) -> [Self::Int; 4];
+    /// 4 bytes of each row.
+    fn words<B>(self, at: At<'_, Self, B>, offset: usize) -> Self::Int;
+    /// An f16 of each row.
+    fn halves<B>(self, at: At<'_, Self, B>, offset: usize) -> Self::Float;
+    /// The f16 in the low and that in the high half of each lane.
+    fn half_pair(self, v: Self::Int) -> [Self::Float; 2];
+
+    /// The same byte everywhere.
+    fn bytes(self, value: u8) -> Self::Int;
+    /// Bitwise and.
+    fn and(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Bitwise or.
+    fn or(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Difference of bytes.
+    fn sub_bytes(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Bits `by` places up, or down when negative, within 16-bit lanes; what crosses bytes is for the caller to mask.
+    fn shift(self, v: Self::Int, by: i32) -> Self::Int;
+    /// Bits `4 g` to `4 g + 3` of each lane, as 0 or 16 in its four bytes.
+    fn spread(self, v: Self::Int, g: usize) -> Self::Int;
+    /// Byte `i` of each lane as a number from 0 to 255.
+    fn byte(self, v: Self::Int, i: usize) -> Self::Float;
+    /// Byte `i` of each lane as a number from -128 to 127.
+    fn signed_byte(self, v: Self::Int, i: usize) -> Self::Float;
+
+    /// Difference of 32-bit integers.
+    fn sub(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// The same integer in every lane.
+    fn splat(self, value: i32) -> Self::Int;
+    /// Each integer as a float, rounded to nearest even.
+    fn float(self, v: Self::Int) -> Self::Float;
+    /// The same float in every lane.
+    fn floats(self, value: f32) -> Self::Float;
+    /// Sum.
+    fn add(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// Product.
+    fn mul(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// The float with the other sign.
+    fn neg(self, v: Self::Float) -> Self::Float;
+
+    /// `sum w q` of `N` columns, exactly: of the first 16 and the second 16 values when `halves`, else the whole sum
+    /// in the first place.
+    fn dot8<const N: usize>(
+        self,
+        codes: Codes,
+        halves: bool,
+        w: &[Self::Int; 8],
+        x: &[&Act8; N],
+    ) -> [[Self::Int; N]; 2];
+    /// As [`dot8`](Self::dot8).
+    fn dot16<const N: usize>(
+        self,
+        codes: Codes,
+        halves: bool,
+        w: &[Self::Int; 8],
+        x: &[&Act16; N],
+    ) -> [[Self::Int; N]; 2];
+
+    /// The bits of one register, to the first [`ROWS`](Self::ROWS) elements of `out` if there are so many.
+    fn keep(self, v: Self::Int, out: &mut [f32]);
+    /// As [`keep`](Self::keep).
+    fn store(self, v: Self::Float, out: &mut [f32]);
+    /// What [`keep`](Self::keep) has written; zeros when `from` is too short.
+    fn recall(self, from: &[f32]) -> Self::Int;
+    /// What [`store`](Self::store) has written; zeros when `from` is too short.
+    fn load(self, from: &[f32]) -> Self::Float;
+    /// Asks for `bytes` bytes of memory from `start` on to be brought near. Any address is allowed.
+    fn prefetch(self, start: *const u8, bytes: usize);
+}
+
+/// Range of the integer weights as they are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codes {
+    /// 0 to 15.
+    Unsigned4,
+    /// 0 to 31.
+    Unsigned5,
+    /// -32 to 31.
+    Signed6,
+    /// -128 to 127.
+    Signed8,
+}
+
+/// Rows of a matrix that are taken together: [`Lanes::ROWS`] of them, all inside.
+pub(super) struct Rows<'w, L> {
+    bytes: RawBytes<'w>,
+    stride: usize,
+    lanes: PhantomData<L>,
+}
+
+impl<'w, L: Lanes> Rows<'w, L> {
+    /// The rows from `first` on, or `None` when they are not all there.
+    #[inline(always)]
+    fn new(w: &Matrix<'w>, first: usize) -> Option<Self> {
+        let stride = w.row_bytes();
+        let bytes = w.bytes().sub(first.checked_mul(stride)?, stride.checked_mul(L::ROWS)?)?;
+        Some(Self { bytes, stride, lanes: PhantomData })
+    }
+
+    /// Block `index` of every row.
+    #[inline(always)]
+    fn block<B>(&self, index: usize) -> Option<At<'w, L, B>> {
+        if index >= self.stride / size_of::<B>() {
+            return None;
+        }
+        let start = self.bytes.as_ptr().wrapping_add(index * size_of::<B>());
+        Some(At { start, stride: self.stride, rows: PhantomData, block: PhantomData })
+    }
+}
+
+/// The same block `B` of [`Lanes::ROWS`] rows, all inside the matrix.
+pub(super) struct At<'w, L, B> {
+    start: *const u8,
+    stride: usize,
+    rows: PhantomData<Rows<'w, L>>,
+    block: PhantomData<B>,
+}
+
+impl<L, B> Clone for At<'_, L, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L, B> Copy for At<'_, L, B> {}
+
+impl<L: Lanes, B> At<'_, L, B> {
+    /// The address of byte `offset` of the first row's block, and the distance of the rows. `len` bytes may be read at
+    /// this address and at the following `L::ROWS - 1` distances: an `offset` too large is made smaller.
+    #[inline(always)]
+    pub(super) fn bytes(&self, offset: usize, len: usize) -> (*const u8, usize) {
+        const { assert!(size_of::<B>() >= 16) };
+        (self.start.wrapping_add(offset.min(size_of::<B>().saturating_sub(len))), self.stride)
+    }
+}
+
+/// A part (32 values) of the rows.
+pub(super) struct Part<L: Lanes> {
+    /// Weights `4 g` to `4 g + 3` in element `g`, a signed or unsigned byte each.
+    w: [L::Int; 8],
+    /// Scale of the first and of the second 16 values.
+    d: [L::Float; 2],
+    /// Minimum.
+    m: L::Float,
+}
+
+/// Takes the parts of rows one after the other.
+pub(super) trait Sink<L: Lanes> {
+    /// The next part.
+    fn part(&mut self, part: Part<L>);
+}
+
+/// A quantised type as the kernels see it.
+pub(super) trait Weights: Block {
+    /// Range of the weights.
+    const CODES: Codes;
+    /// What the weights of [`Part`] are too large by.
+    const OFFSET: i32 = 0;
+    /// Whether each 16 values have a scale of their own.
+    const HALVES: bool = false;
+    /// Whether there is a minimum.
+    const MIN: bool = false;
+
+    /// Hands the parts of a block to `sink`.
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>);
+}
+
+/// The low and the high halves of the bytes.
+#[inline(always)]
+fn nibbles<L: Lanes>(isa: L, v: L::Int) -> (L::Int, L::Int) {
+    let mask = isa.bytes(15);
+    (isa.and(v, mask), isa.and(isa.shift(v, -4), mask))
+}
+
+/// 16 bytes of nibbles as 32 weights: the low halves, then the high halves.
+#[inline(always)]
+fn nibble_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
+    let [a, b, c, d] = isa.quads(at, offset);
+    let ((a, e), (b, f), (c, g), (d, h)) =
+        (nibbles(isa, a), nibbles(isa, b), nibbles(isa, c), nibbles(isa, d));
+    [a, b, c, d, e, f, g, h]
+}
+
+/// 32 bytes.
+#[inline(always)]
+fn byte_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
+    let ([a, b, c, d], [e, f, g, h]) = (isa.quads(at, offset), isa.quads(at, offset + 16));
+    [a, b, c, d, e, f, g, h]
+}
+
+impl Weights for Q8_0 {
+    const CODES: Codes = Codes::Signed8;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let d = isa.halves(at, offset_of!(Q8_0, d));
+        sink.part(Part { w: byte_block(isa, at, offset_of!(Q8_0, q)), d: [d; 2], m: d });
+    }
+}
+
+impl Weights for Q4_0 {
+    const CODES: Codes = Codes::Unsigned4;
+    const OFFSET: i32 = 8;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let d = isa.halves(at, offset_of!(Q4_0, d));
+        sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_0, q)), d: [d; 2], m: d });
+    }
+}
+
+impl Weights for Q4_1 {
+    const CODES: Codes = Codes::Unsigned4;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q4_1, d)));
+        sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_1, q)), d: [d; 2], m });
+    }
+}
+
+/// Adds bit 4 of 32 weights from the 32 bits at `high`.
+#[inline(always)]
+fn with_fifth_bits<L: Lanes, B>(isa: L, at: At<'_, L, B>, high: usize, mut w: [L::Int; 8]) -> [L::Int; 8] {
+    let high = isa.words(at, high);
+    for (g, w) in w.iter_mut().enumerate() {
+        *w = isa.or(*w, isa.spread(high, g));
+    }
+    w
+}
+
+impl Weights for Q5_0 {
+    const CODES: Codes = Codes::Unsigned5;
+    const OFFSET: i32 = 16;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let d = isa.halves(at, offset_of!(Q5_0, d));
+        let w = nibble_block(isa, at, offset_of!(Q5_0, q));
+        let w = with_fifth_bits(isa, at, offset_of!(Q5_0, high), w);
+        sink.part(Part { w, d: [d; 2], m: d });
+    }
+}
+
+impl Weights for Q5_1 {
+    const CODES: Codes = Codes::Unsigned5;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q5_1, d)));
+        let w = nibble_block(isa, at, offset_of!(Q5_1, q));
+        let w = with_fifth_bits(isa, at, offset_of!(Q5_1, high), w);
+        sink.part(Part { w, d: [d; 2], m });
+    }
+}
+
+/// Scales and minima of a [`Q4_K`] or [`Q5_K`] block.
+struct Scales<L: Lanes> {
+    d: L::Float,
+    dmin: L::Float,
+    /// Scales of parts 0 to 3 and 4 to 7, a byte each.
+    scales: [L::Int; 2],
+    /// Minima likewise.
+    mins: [L::Int; 2],
+}
+
+impl<L: Lanes> Scales<L> {
+    /// Reads `d`, `dmin` and `scales`, which are the first 16 bytes; see [`crate::tensor::block::scale_and_min`].
+    #[inline(always)]
+    fn new<B>(isa: L, at: At<'_, L, B>) -> Self {
+        let [head, scales, mins, rest] = isa.quads(at, 0);
+        let [d, dmin] = isa.half_pair(head);
+        let (rest_scales, rest_mins) = nibbles(isa, rest);
+        let (six, top) = (isa.bytes(63), isa.bytes(48));
+        let high_scales = isa.or(rest_scales, isa.and(isa.shift(scales, -2), top));
+        let high_mins = isa.or(rest_mins, isa.and(isa.shift(mins, -2), top));
+        Self { d, dmin, scales: [isa.and(scales, six), high_scales], mins: [isa.and(mins, six), high_mins] }
+    }
+
+    /// Scale and minimum of part `part`.
+    #[inline(always)]
+    fn get(&self, isa: L, part: usize) -> ([L::Float; 2], L::Float) {
+        let (scales, mins) =
+            if part < 4 { (self.scales[0], self.mins[0]) } else { (self.scales[1], self.mins[1]) };
+        let d = isa.mul(self.d, isa.byte(scales, part % 4));
+        ([d; 2], isa.neg(isa.mul(self.dmin, isa.byte(mins, part % 4))))
+    }
+}
+
+const _: () = assert!(offset_of!(Q4_K, d) == 0 && offset_of!(Q4_K, scales) == 4);
+const _: () = assert!(offset_of!(Q5_K, d) == 0 && offset_of!(Q5_K, scales) == 4);
+
+impl Weights for Q4_K {
+    const CODES: Codes = Codes::Unsigned4;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let scales = Scales::new(isa, at);
+        for pair in 0..4 {
+            let (mut low, mut high) =
+                (byte_block(isa, at, offset_of!(Q4_K, q) + 32 * pair), [isa.bytes(0); 8]);
+            for (low, high) in low.iter_mut().zip(&mut high) {
+                (*low, *high) = nibbles(isa, *low);
+            }
+            let (d, m) = scales.get(isa, 2 * pair);
+            sink.part(Part { w: low, d, m });
+            let (d, m) = scales.get(isa, 2 * pair + 1);
+            sink.part(Part { w: high, d, m });
+        }
+    }
+}
+
+impl Weights for Q5_K {
+    const CODES: Codes = Codes::Unsigned5;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let scales = Scales::new(isa, at);
+        let fifth = byte_block(isa, at, offset_of!(Q5_K, high));
+        let bit = isa.bytes(16);
+        for pair in 0..4 {
+            let (mut low, mut high) =
+                (byte_block(isa, at, offset_of!(Q5_K, q) + 32 * pair), [isa.bytes(0); 8]);
+            let up = 4 - 2 * pair as i32;
+            for ((low, high), fifth) in low.iter_mut().zip(&mut high).zip(&fifth) {
+                (*low, *high) = nibbles(isa, *low);
+                *low = isa.or(*low, isa.and(isa.shift(*fifth, up), bit));
+                *high = isa.or(*high, isa.and(isa.shift(*fifth, up - 1), bit));
+            }
+            let (d, m) = scales.get(isa, 2 * pair);
+            sink.part(Part { w: low, d, m });
+            let (d, m) = scales.get(isa, 2 * pair + 1);
+            sink.part(Part { w: high, d, m });
+        }
+    }
+}
+
+impl Weights for Q6_K {
+    const CODES: Codes = Codes::Signed6;
+    const HALVES: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let d = isa.halves(at, offset_of!(Q6_K, d));
+        let scales = isa.quads(at, offset_of!(Q6_K, scales));
+        let (bits, offset) = (isa.bytes(48), isa.bytes(32));
+        for half in 0..2 {
+            let start = offset_of!(Q6_K, low) + 64 * half;
+            let low = [byte_block(isa, at, start), byte_block(isa, at, start + 32)];
+            let high = byte_block(isa, at, offset_of!(Q6_K, high) + 32 * half);
+            for i in 0..4 {
+                let mut w = low[i % 2];
+                for (w, high) in w.iter_mut().zip(&high) {
+                    let (first, second) = nibbles(isa, *w);
+                    let four = if i < 2 { first } else { second };
+                    let two = isa.and(isa.shift(*high, 4 - 2 * i as i32), bits);
+                    *w = isa.sub_bytes(isa.or(four, two), offset);
+                }
+                let scales = scales[2 * half + i / 2];
+                let first = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2)));
+                let second = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2) + 1));
+                sink.part(Part { w, d: [first, second], m: d });
+            }
+        }
+    }
+}
+
+/// Registers of a part in scratch memory.
+const fn part_registers<T: Weights>() -> usize {
+    8 + if T::HALVES { 2 } else { 1 } + if T::MIN { 1 } else { 0 }
+}
+
+/// Floats of scratch memory for a matrix of `cols` columns.
+pub(super) fn scratch<L: Lanes>(cols: usize) -> usize {
+    (cols / BLOCK).saturating_mul(10 * L::ROWS)
+}
+
+/// Writes parts to scratch memory.
+struct Pack<'s, L, T> {
+    isa: L,
+    rest: &'s mut [f32],
+    weights: PhantomData<T>,
+}
+
+impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
+    #[inline(always)]
+    fn part(&mut self, part: Part<L>) {
+        let rest = core::mem::take(&mut self.rest);
+        let Some((line, rest)) = rest.split_at_mut_checked(part_registers::<T>() * L::ROWS) else { return };
+        self.rest = rest;
+        let mut registers = line.chunks_exact_mut(L::ROWS);
+        for (w, to) in part.w.iter().zip(&mut registers) {
+            self.isa.keep(*w, to);
+        }
+        let floats = [part.d[0], if T::HALVES { part.d[1] } else { part.m }, part.m];
+        for (v, to) in floats.iter().zip(&mut registers) {
+            self.isa.store(*v, to);
+        }
+    }
+}
+
+/// Reads back what [`Pack`] has written.
+#[inline(always)]
+fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
+    let mut registers = line.chunks_exact(L::ROWS);
+    let mut w = [isa.splat(0); 8];
+    for (w, from) in w.iter_mut().zip(&mut registers) {
+        *w = isa.recall(from);
+    }
+    let first = isa.load(registers.next().unwrap_or_default());
+    // No type has both.
+    let second = if T::HALVES || T::MIN { isa.load(registers.next().unwrap_or_default()) } else { first };
+    Part { w, d: [first, if T::HALVES { second } else { first }], m: second }
+}
+
+/// A block of activations, as the kernels see it.
+pub(super) trait Act: Copy {
+    /// Scale and sum of the integers.
+    fn scale_and_sum(&self) -> (f32, i32);
+    /// [`Lanes::dot8`] or [`Lanes::dot16`].
+    fn dot<L: Lanes, T: Weights, const N: usize>(isa: L, w: &[L::Int; 8], x: &[&Self; N])
+    -> [[L::Int; N]; 2];
+}
+
+impl Act for Act8 {
+    #[inline(always)]
+    fn scale_and_sum(&self) -> (f32, i32) {
+        (self.scale, self.sum)
+    }
+
+    #[inline(always)]
+    fn dot<L: Lanes, T: Weights, const N: usize>(
+        isa: L,
+        w: &[L::Int; 8],
+        x: &[&Self; N],
+    ) -> [[L::Int; N]; 2] {
+        isa.dot8(T::CODES, T::HALVES, w, x)
+    }
+}
+
+impl Act for Act16 {
+    #[inline(always)]
+    fn scale_and_sum(&self) -> (f32, i32) {
+        (self.scale, self.sum)
+    }
+
+    #[inline(always)]
+    fn dot<L: Lanes, T: Weights, const N: usize>(
+        isa: L,
+        w: &[L::Int; 8],
+        x: &[&Self; N],
+    ) -> [[L::Int; N]; 2] {
+        isa.dot16(T::CODES, T::HALVES, w, x)
+    }
+}
+
+/// Adds up the products of parts with `N` columns.
+struct Dot<'x, L: Lanes, T, A, const N: usize> {
+    isa: L,
+    acc: [L::Float; N],
+    x: [core::slice::Iter<'x, A>; N],
+    weights: PhantomData<T>,
+}
+
+impl<L: Lanes, T: Weights, A: Act, const N: usize> Sink<L> for Dot<'_, L, T, A, N> {
+    #[inline(always)]
+    fn part(&mut self, part: Part<L>) {
+        let isa = self.isa;
+        let Some(first) = self.x[0].next() else { return };
+        let mut x = [first; N];
+        for c in 1..N {
+            x[c] = self.x[c].next().unwrap_or(first);
+        }
+        let sums = A::dot::<L, T, N>(isa, &part.w, &x);
+        for c in 0..N {
+            let (da, s) = x[c].scale_and_sum();
+            let mut sum = sums[0][c];
+            if T::OFFSET != 0 {
+                sum = isa.sub(sum, isa.splat(s.wrapping_mul(T::OFFSET)));
+            }
+            let mut acc = step(isa, self.acc[c], sum, part.d[0], da);
+            if T::HALVES {
+                acc = step(isa, acc, sums[1][c], part.d[1], da);
+            }
+            if T::MIN {
+                acc = isa.add(acc, isa.mul(part.m, isa.floats(da * s as f32)));
+            }
+            self.acc[c] = acc;
+        }
+    }
+}
+
+/// `acc + float(sum) * (d * da)`.
+#[inline(always)]
+fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L::Float {
+    isa.add(acc, isa.mul(isa.float(sum), isa.mul(d, isa.floats(da))))
+}
+
+/// Columns that are computed together; more than so many are worth turning the weights into scratch memory.
+const COLUMNS: usize = 4;
+
+/// Groups of rows between the one that is read and the one that is asked for, in the direct path. Rows are short
+/// streams that a hardware prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
+const AHEAD: usize = 3;
+
+/// A linear layer of type `T`; to be inlined into a root function with the instruction set of `isa`.
+#[inline(always)]
+pub(super) fn linear<L: Lanes, T: Weights>(
+    isa: L,
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    if w.rows() < L::ROWS || w.dtype() != T::DTYPE {
+        return scalar_linear::quantised::<T>(w, x, out, scratch);
+    }
+    match x {
+        Activations::Q8(x) => tile::<L, T, Act8>(isa, w, x, out, scratch),
+        Activations::Q16(x) => tile::<L, T, Act16>(isa, w, x, out, scratch),
+        Activations::F32(_) => {}
+    }
+}
+
+/// One tile; the matrix has at least [`Lanes::ROWS`] rows.
+#[inline(always)]
+fn tile<L: Lanes, T: Weights, A: Act>(
+    isa: L,
+    w: &Matrix<'_>,
+    x: &[A],
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    let parts = w.cols() / BLOCK;
+    let rows = out.width().min(w.rows().saturating_sub(out.first()));
+    let x = x.get(out.first_line().saturating_mul(parts)..).unwrap_or_default();
+    let lines = out.lines().min(x.len().checked_div(parts).unwrap_or(0));
+    let packed = part_registers::<T>() * L::ROWS * parts;
+    let mut scratch = if lines > COLUMNS { scratch.get_mut(..packed) } else { None };
+    for top in (0..rows).step_by(L::ROWS) {
+        // The last rows are taken together with some before them, so that a group never leaves the matrix.
+        let wanted = out.first() + top;
+        let first = wanted.min(w.rows().saturating_sub(L::ROWS));
+        let Some(group) = Rows::<L>::new(w, first) else { return };
+        if let Some(scratch) = scratch.as_deref_mut() {
+            let mut pack = Pack::<L, T> { isa, rest: scratch, weights: PhantomData };
+            for index in 0..parts / T::PARTS {
+                let Some(at) = group.block::<T>(index) else { break };
+                T::parts(isa, at, &mut pack);
+            }
+        }
+        let mut strip = Strip { out: &mut *out, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
+        let weights = Source::<L, T> { isa, group, packed: scratch.as_deref(), weights: PhantomData };
+        let mut line = 0;
+        while line < lines {
+            let x = x.get(line * parts..lines * parts).unwrap_or_default();
+            match lines - line {
+                1 => weights.columns::<A, 1>(x, parts, line, &mut strip),
+                2 => weights.columns::<A, 2>(x, parts, line, &mut strip),
+                _ => weights.columns::<A, COLUMNS>(x, parts, line, &mut strip),
+            }
+            line += COLUMNS;
+        }
+    }
+}
+
+/// The outputs of a group of rows.
+struct Strip<'t, 'p> {
+    out: &'t mut TileMut<'p, f32>,
+    /// First row, within the tile.
+    top: usize,
+    /// How many.
+    rows: usize,
+    /// Lanes before the first one that is wanted.
+    skip: usize,
+}
+
+/// A group of rows, in the file or in scratch memory.
+struct Source<'s, 'w, L, T> {
+    isa: L,
+    group: Rows<'w, L>,
+    packed: Option<&'s [f32]>,
+    weights: PhantomData<T>,
+}
+
+impl<L: Lanes, T: Weights> Source<'_, '_, L, T> {
+    /// Computes the lines `line` to `line + N` of the strip, as many of them as `x` has columns.
+    #[inline(always)]
+    fn columns<A: Act, const N: usize>(&self, x: &[A], parts: usize, line: usize, strip: &mut Strip<'_, '_>) {
+        let isa = self.isa;
+        let count = N.min(x.len().checked_div(parts).unwrap_or(0));
+        let mut columns: [&[A]; N] = [&[]; N];
+        for (c, column) in columns.iter_mut().enumerate() {
+            // A column too many repeats the last one, and its result is dropped.
+            let start = c.min(count.saturating_sub(1)) * parts;
+            *column = x.get(start..start + parts).unwrap_or_default();
+        }
+        let zero = isa.floats(0.0);
+        let mut dot =
+            Dot::<L, T, A, N> { isa, acc: [zero; N], x: columns.map(<[A]>::iter), weights: PhantomData };
+        if let Some(packed) = self.packed {
+            for line in packed.chunks_exact(part_registers::<T>() * L::ROWS) {
+                dot.part(unpack::<L, T>(isa, line));
+            }
+        } else {
+            let ahead = self.group.bytes.as_ptr().wrapping_add(AHEAD * self.group.bytes.len());
+            let bytes = L::ROWS * size_of::<T>();
+            for index in 0..parts / T::PARTS {
+                let Some(at) = self.group.block::<T>(index) else { break };
+                isa.prefetch(ahead.wrapping_add(index * bytes), bytes);
+                T::parts(isa, at, &mut dot);
+            }
+        }
+        for (c, acc) in dot.acc.iter().enumerate().take(count) {
+            let mut lanes = [0.0; 16];
+            isa.store(*acc, &mut lanes);
+            let lanes = lanes.get(strip.skip..strip.skip + strip.rows).unwrap_or_default();
+            let out = strip.out.line(line + c).get_mut(strip.top..strip.top + strip.rows).unwrap_or_default();
+            for (out, lane) in out.iter_mut().zip(lanes) {
+                *out = *lane;
+            }
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! AVX2 and F16C: eight rows side by side, no fused multiply-add.
+
+use crate::kernels::Linear;
+use crate::kernels::floats::{self, FloatWeights, Run, Wide};
+use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
+use crate::kernels::scalar_linear::{Bf16, F16, F32};
+use crate::mem::split::TileMut;
+use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
+#[cfg(target_arch = "x86")]
+use core::arch::x86::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+
+/// The proof that the CPU has AVX2 and F16C.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The CPU has AVX2 and F16C, and the operating system saves their registers.
+    #[inline(always)]
+    pub(super) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Methods of one expression on registers.
+macro_rules! on_registers {
+    ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $of:ty),*) -> $to:ty { $value:expr })*) => { $(
+        $(#[$meta])*
+        #[inline(always)]
+        fn $name(self, $($arg: $of),*) -> $to {
+            // SAFETY: a value of `Avx2` exists only where the CPU has these instructions, and they touch no memory.
+            unsafe { $value }
+        }
+    )* };
+}
+
+/// 16 bytes from `p` on.
+///
+/// # Safety
+/// They may be read.
+#[inline(always)]
+unsafe fn load16(p: *const u8) -> __m128i {
+    // SAFETY: the caller's promise; no alignment needed.
+    unsafe { _mm_loadu_si128(p.cast()) }
+}
+
+impl Lanes for Avx2 {
+    const ROWS: usize = 8;
+    type Int = __m256i;
+    type Float = __m256;
+
+    #[inline(always)]
+    fn quads<B>(self, at: At<'_, Self, B>, offset: usize) -> [__m256i; 4] {
+        let (p, stride) = at.bytes(offset, 16);
+        // SAFETY: `At` answers for 16 bytes at each of the eight addresses.
+        let x = unsafe {
+            let pair = |row: usize| {
+                let (low, high) = (load16(p.add(row * stride)), load16(p.add((row + 4) * stride)));
+                _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
+            };
+            [pair(0), pair(1), pair(2), pair(3)]
+        };
+        // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+        unsafe {
+            let (low01, high01) = (_mm256_unpacklo_epi32(x[0], x[1]), _mm256_unpackhi_epi32(x[0], x[1]));
+            let (low23, high23) = (_mm256_unpacklo_epi32(x[2], x[3]), _mm256_unpackhi_epi32(x[2], x[3]));
+            [
+                _mm256_unpacklo_epi64(low01, low23),
+                _mm256_unpackhi_epi64(low01, low23),
+                _mm256_unpacklo_epi64(high01, high23),
+                _mm256_unpackhi_epi64(high01, high23),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn words<B>(self, at: At<'_, Self, B>, offset: usize) -> __m256i {
+        let (p, stride) = at.bytes(offset, 4);
+        // SAFETY: `At` answers for 4 bytes at each of the eight addresses.
+        unsafe {
+            let word = |row: usize| p.add(row * stride).cast::<i32>().read_unaligned();
+            _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7))
+        }
+    }
+
+    #[inline(always)]
+    fn halves<B>(self, at: At<'_, Self, B>, offset: usize) -> __m256 {
+        let (p, stride) = at.bytes(offset, 2);
+        // SAFETY: `At` answers for 2 bytes at each of the eight addresses.
+        unsafe {
+            let half = |row: usize| p.add(row * stride).cast::<i16>().read_unaligned();
+            let halves =
+                _mm_setr_epi16(half(0), half(1), half(2), half(3), half(4), half(5), half(6), half(7));
+            _mm256_cvtph_ps(halves)
+        }
+    }
+
+    #[inline(always)]
+    fn half_pair(self, v: __m256i) -> [__m256; 2] {
+        // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+        unsafe {
+            let low = _mm256_and_si256(v, _mm256_set1_epi32(0xffff));
+            let both = _mm256_packus_epi32(low, _mm256_srli_epi32::<16>(v));
+            let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(both);
+            [
+                _mm256_cvtph_ps(_mm256_castsi256_si128(both)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(both)),
+            ]
+        }
+    }
+
+    on_registers! {
+        fn bytes(value: u8) -> __m256i { _mm256_set1_epi8(value as i8) }
+        fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+        fn sub_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi8(a, b) }
+        fn shift(v: __m256i, by: i32) -> __m256i {
+            if by >= 0 {
+                _mm256_sll_epi16(v, _mm_cvtsi32_si128(by))
+            } else {
+                _mm256_srl_epi16(v, _mm_cvtsi32_si128(-by))
+            }
+        }
+        fn spread(v: __m256i, g: usize) -> __m256i {{
+            // The byte with the four bits to all bytes of its lane, then one bit in each byte.
+            let own = _mm256_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c, 0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
+            let from = _mm256_add_epi8(own, _mm256_set1_epi8((g / 2) as i8));
+            let bits = _mm256_set1_epi32(if g.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(v, from), bits), bits);
+            _mm256_and_si256(set, _mm256_set1_epi8(16))
+        }}
+        fn byte(v: __m256i, i: usize) -> __m256 {{
+            let low = _mm256_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));
+            _mm256_cvtepi32_ps(_mm256_and_si256(low, _mm256_set1_epi32(255)))
+        }}
+        fn signed_byte(v: __m256i, i: usize) -> __m256 {{
+            let high = _mm256_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * i as i32));
+            _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(high))
+        }}
+        fn sub(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn splat(value: i32) -> __m256i { _mm256_set1_epi32(value) }
+        fn float(v: __m256i) -> __m256 { _mm256_cvtepi32_ps(v) }
+        fn floats(value: f32) -> __m256 { _mm256_set1_ps(value) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn neg(v: __m256) -> __m256 { _mm256_xor_ps(v, _mm256_set1_ps(-0.0)) }
+    }
+
+    #[inline(always)]
+    fn dot8<const N: usize>(
+        self,
+        codes: Codes,
+        halves: bool,
+        w: &[__m256i; 8],
+        x: &[&Act8; N],
+    ) -> [[__m256i; N]; 2] {
+        match codes {
+            Codes::Unsigned4 => dot_bytes::<N, 8, false>(self, halves, w, x),
+            Codes::Unsigned5 => dot_bytes::<N, 4, false>(self, halves, w, x),
+            Codes::Signed6 => dot_bytes::<N, 4, true>(self, halves, w, x),
+            Codes::Signed8 => dot_bytes::<N, 1, true>(self, halves, w, x),
+        }
+    }
+
+    #[inline(always)]
+    fn dot16<const N: usize>(
+        self,
+        codes: Codes,
+        halves: bool,
+        w: &[__m256i; 8],
+        x: &[&Act16; N],
+    ) -> [[__m256i; N]; 2] {
+        match codes {
+            Codes::Unsigned4 | Codes::Unsigned5 => dot_words::<N, false>(self, halves, w, x),
+            Codes::Signed6 | Codes::Signed8 => dot_words::<N, true>(self, halves, w, x),
+        }
+    }
+
+    #[inline(always)]
+    fn keep(self, v: __m256i, out: &mut [f32]) {
+        if let Some(out) = out.first_chunk_mut::<8>() {
+            // SAFETY: 32 bytes that may be written; no alignment needed.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m256, out: &mut [f32]) {
+        if let Some(out) = out.first_chunk_mut::<8>() {
+            // SAFETY: 32 bytes that may be written; no alignment needed.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }
+        }
+    }
+
+    #[inline(always)]
+    fn recall(self, from: &[f32]) -> __m256i {
+        let Some(from) = from.first_chunk::<8>() else { return self.splat(0) };
+        // SAFETY: 32 bytes that may be read; no alignment needed.
+        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        let Some(from) = from.first_chunk::<8>() else { return self.floats(0.0) };
+        // SAFETY: 32 bytes that may be read; no alignment needed.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, start: *const u8, bytes: usize) {
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: a prefetch has no effect that a program can see, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) }
+        }
+    }
+}
+
+/// 32 bytes as a register.
+#[inline(always)]
+fn bytes32(_: Avx2, q: &[i8; BLOCK]) -> __m256i {
+    // SAFETY: 32 bytes that may be read, no alignment needed; AVX2 is there.
+    unsafe { _mm256_loadu_si256(q.as_ptr().cast()) }
+}
+
+/// Bytes `4 g` to `4 g + 3` in every lane.
+#[inline(always)]
+fn quad(_: Avx2, q: &[i8; BLOCK], g: usize) -> __m256i {
+    // SAFETY: `g % 8` keeps the four bytes inside; AVX2 is there.
+    unsafe { _mm256_set1_epi32(q.as_ptr().add(4 * (g % 8)).cast::<i32>().read_unaligned()) }
+}
+
+/// Sums of products of bytes.
+///
+/// `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs in 16 bits. `CHUNK` such registers are added in 16
+/// bits before they are widened, which is exact: activations are -127 to 127, so a pair is at most 2 * 15 * 127 = 3810
+/// in size for weights of 4 bits, 7874 for 5, 2 * 32 * 127 = 8128 for 6 signed ones, and 2 * 128 * 127 = 32512 for
+/// bytes; times 8, 4, 4 and 1 that is below 2^15. For signed weights the sign goes to the activation.
+#[inline(always)]
+fn dot_bytes<const N: usize, const CHUNK: usize, const SIGNED: bool>(
+    isa: Avx2,
+    halves: bool,
+    w: &[__m256i; 8],
+    x: &[&Act8; N],
+) -> [[__m256i; N]; 2] {
+    let mut sums = [[isa.splat(0); N]; 2];
+    for first in (0..8).step_by(CHUNK) {
+        let half = if halves { first / 4 } else { 0 };
+        let mut pairs = [isa.splat(0); N];
+        for g in first..first + CHUNK {
+            for c in 0..N {
+                let q = quad(isa, &x[c].q, g);
+                // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+                unsafe {
+                    let pair = if SIGNED {
+                        _mm256_maddubs_epi16(_mm256_abs_epi8(w[g]), _mm256_sign_epi8(q, w[g]))
+                    } else {
+                        _mm256_maddubs_epi16(w[g], q)
+                    };
+                    pairs[c] = if g == first { pair } else { _mm256_add_epi16(pairs[c], pair) };
+                }
+            }
+        }
+        for c in 0..N {
+            // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+            unsafe {
+                let wide = _mm256_madd_epi16(pairs[c], _mm256_set1_epi16(1));
+                sums[half][c] = _mm256_add_epi32(sums[half][c], wide);
+            }
+        }
+    }
+    sums
+}
+
+/// Sums of products of bytes with 16-bit activations, both as 16-bit numbers: `vpmaddwd` is exact for them.
+///
+/// The even and the odd bytes of a quad of weights meet the same of the activations, so nothing is shuffled.
+#[inline(always)]
+fn dot_words<const N: usize, const SIGNED: bool>(
+    isa: Avx2,
+    halves: bool,
+    w: &[__m256i; 8],
+    x: &[&Act16; N],
+) -> [[__m256i; N]; 2] {
+    let mut even = [[0i32; 8]; N];
+    let mut odd = [[0i32; 8]; N];
+    for c in 0..N {
+        let (hi, lo) = (bytes32(isa, &x[c].hi), bytes32(isa, &x[c].lo));
+        // SAFETY: AVX2 is there, and each array is one register long.
+        unsafe {
+            let e = _mm256_add_epi16(
+                _mm256_slli_epi16::<8>(hi),
+                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(lo)),
+            );
+            let high = _mm256_and_si256(hi, _mm256_set1_epi16(-256));
+            let o = _mm256_add_epi16(high, _mm256_srai_epi16::<8>(lo));
+            _mm256_storeu_si256(even[c].as_mut_ptr().cast(), e);
+            _mm256_storeu_si256(odd[c].as_mut_ptr().cast(), o);
+        }
+    }
+    let mut sums = [[isa.splat(0); N]; 2];
+    for g in 0..8 {
+        let half = if halves { g / 4 } else { 0 };
+        // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+        unsafe {
+            let (we, wo) = if SIGNED {
+                (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w[g])), _mm256_srai_epi16::<8>(w[g]))
+            } else {
+                (_mm256_and_si256(w[g], _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(w[g]))
+            };
+            for c in 0..N {
+                let e = _mm256_madd_epi16(we, _mm256_set1_epi32(even[c][g]));
+                let o = _mm256_madd_epi16(wo, _mm256_set1_epi32(odd[c][g]));
+                sums[half][c] = _mm256_add_epi32(sums[half][c], _mm256_add_epi32(e, o));
+            }
+        }
+    }
+    sums
+}
+
+impl Wide for Avx2 {
+    type Lanes = [__m256; 2];
+
+    #[inline(always)]
+    fn zero(self) -> [__m256; 2] {
+        [self.floats(0.0); 2]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; 16]) -> [__m256; 2] {
+        // SAFETY: 64 bytes that may be read, no alignment needed; AVX2 is there.
+        unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn load_f32(self, from: Run<'_, u32>) -> [__m256; 2] {
+        let p = from.as_ptr().cast::<f32>();
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX2 is there.
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.wrapping_add(8))] }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: Run<'_, u16>) -> [__m256; 2] {
+        let p = from.as_ptr();
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; F16C is there.
+        unsafe { [_mm256_cvtph_ps(load16(p)), _mm256_cvtph_ps(load16(p.wrapping_add(16)))] }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: Run<'_, u16>) -> [__m256; 2] {
+        let p = from.as_ptr();
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX2 is there.
+        unsafe {
+            let low = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load16(p)));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load16(p.wrapping_add(16))));
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+        }
+    }
+
+    #[inline(always)]
+    fn add_product(self, acc: [__m256; 2], w: [__m256; 2], x: [__m256; 2]) -> [__m256; 2] {
+        [self.add(acc[0], self.mul(w[0], x[0])), self.add(acc[1], self.mul(w[1], x[1]))]
+    }
+
+    #[inline(always)]
+    fn tree(self, v: [__m256; 2]) -> f32 {
+        // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+        unsafe {
+            let eight = _mm256_add_ps(v[0], v[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+}
+
+/// One function a type, by [`DType::index`].
+pub(super) const LINEAR: [Linear; DType::ALL.len()] = [
+    float::<F32>,
+    float::<F16>,
+    float::<Bf16>,
+    quantised::<Q8_0>,
+    quantised::<Q4_0>,
+    quantised::<Q4_1>,
+    quantised::<Q5_0>,
+    quantised::<Q5_1>,
+    quantised::<Q4_K>,
+    quantised::<Q5_K>,
+    quantised::<Q6_K>,
+];
+
+/// Floats of scratch memory for a matrix of `cols` columns.
+pub(super) fn scratch(cols: usize) -> usize {
+    rows::scratch::<Avx2>(cols)
+}
+
+/// As [`root`], for float weights.
+///
+/// # Safety
+/// The CPU has AVX2 and F16C.
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
+    // SAFETY: the caller's promise.
+    floats::linear::<Avx2, T>(unsafe { Avx2::new() }, w, x, out);
+}
+
+/// A layer of float weights.
+fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
+    // SAFETY: this table is only reachable when AVX2 and F16C were detected.
+    unsafe { float_root::<T>(w, x, out) }
+}
+
+/// The root of a layer: everything is inlined here, where the instruction set is on.
+///
+/// # Safety
+/// The CPU has AVX2 and F16C.
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn root<T: Weights>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    // SAFETY: the caller's promise.
+    rows::linear::<Avx2, T>(unsafe { Avx2::new() }, w, x, out, scratch);
+}
+
+/// A layer of quantised weights.
+fn quantised<T: Weights>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    // SAFETY: this table is only reachable when AVX2 and F16C were detected.
+    unsafe { root::<T>(w, x, out, scratch) }
+}
