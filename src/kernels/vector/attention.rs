@@ -1,4 +1,4 @@
-//! Attention over a cache of keys and values, in chunks of fixed positions.
+//! Attention over a cache of f16 keys and values, in chunks of fixed positions.
 //!
 //! Per query head and chunk: `score[p] = sum_d(q[d] k[d][p]) * scale`, one sum a position with `d` ascending; the cap;
 //! `m = max(score)`; `e[p] = exp(score[p] - m)`; `l = sum(e)` in the 16 lanes `p % 16` and by the tree;
@@ -8,7 +8,7 @@
 //! their part of the cache holds does not matter. No step depends on how queries are grouped or batched.
 
 use super::super::{ATTENTION_CHUNK, Attention, KV_BLOCK, KvBlocks};
-use super::lanes::{Element, Halves, LANES, Portable, larger, maximum, tree};
+use super::lanes::{Halves, LANES, larger, maximum, narrow, tree};
 use crate::math::{exp, tanh};
 use core::ops::Range;
 
@@ -31,8 +31,8 @@ struct Running {
 }
 
 /// Blocks of one chunk that hold positions that are seen.
-struct Chunk<'x, T> {
-    kv: KvBlocks<'x, T>,
+struct Chunk<'x> {
+    kv: KvBlocks<'x>,
     /// Index of the chunk's first block.
     first_block: usize,
     /// Positions that are seen, counted from the chunk's first.
@@ -41,7 +41,7 @@ struct Chunk<'x, T> {
     merge: bool,
 }
 
-impl<'x, T> KvBlocks<'x, T> {
+impl<'x> KvBlocks<'x> {
     /// Number of blocks that lie wholly within the data.
     #[inline(always)]
     fn blocks(&self) -> usize {
@@ -54,7 +54,7 @@ impl<'x, T> KvBlocks<'x, T> {
 
     /// Keys and values of a block, nothing beyond the last.
     #[inline(always)]
-    fn block(&self, block: usize) -> (&'x [[T; KV_BLOCK]], &'x [T]) {
+    fn block(&self, block: usize) -> (&'x [[u16; KV_BLOCK]], &'x [u16]) {
         let from = block.saturating_mul(self.stride);
         let rest = self.data.get(from..).unwrap_or_default();
         let Some((k, rest)) = rest.split_at_checked(self.dim_k * KV_BLOCK) else { return (&[], &[]) };
@@ -62,7 +62,7 @@ impl<'x, T> KvBlocks<'x, T> {
     }
 }
 
-impl<T> Chunk<'_, T> {
+impl Chunk<'_> {
     /// The chunk's blocks that are seen, counted from its first.
     #[inline(always)]
     fn blocks(&self) -> Range<usize> {
@@ -75,9 +75,9 @@ impl<T> Chunk<'_, T> {
 /// Heads are those that `q`, `out` and `scratch` all have room for, positions those that the cache holds. Without
 /// any position the result is zero.
 #[inline(always)]
-pub(in crate::kernels) fn attention<H: Halves, T: Element>(
+pub(in crate::kernels) fn attention<H: Halves>(
     halves: H,
-    args: &Attention<'_, T>,
+    args: &Attention<'_>,
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
@@ -117,19 +117,13 @@ pub(in crate::kernels) fn attention<H: Halves, T: Element>(
     }
 }
 
-/// [`attention`] over a cache of floats.
-#[inline(always)]
-pub(in crate::kernels) fn attention32(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]) {
-    attention(Portable, args, out, scratch);
-}
-
 /// One chunk for up to [`GROUP`] heads.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn attend_chunk<H: Halves, T: Element>(
+fn attend_chunk<H: Halves>(
     halves: H,
-    args: &Attention<'_, T>,
-    chunk: &Chunk<'_, T>,
+    args: &Attention<'_>,
+    chunk: &Chunk<'_>,
     group: usize,
     q: &[f32],
     scores: &mut [Scores],
@@ -145,10 +139,10 @@ fn attend_chunk<H: Halves, T: Element>(
         let scores = scores.get_mut(head..).unwrap_or_default();
         let running = running.get_mut(head..).unwrap_or_default();
         match heads {
-            4 => attend_heads::<H, T, 4>(halves, args, chunk, q, scores, running, out),
-            3 => attend_heads::<H, T, 3>(halves, args, chunk, q, scores, running, out),
-            2 => attend_heads::<H, T, 2>(halves, args, chunk, q, scores, running, out),
-            _ => attend_heads::<H, T, 1>(halves, args, chunk, q, scores, running, out),
+            4 => attend_heads::<H, 4>(halves, args, chunk, q, scores, running, out),
+            3 => attend_heads::<H, 3>(halves, args, chunk, q, scores, running, out),
+            2 => attend_heads::<H, 2>(halves, args, chunk, q, scores, running, out),
+            _ => attend_heads::<H, 1>(halves, args, chunk, q, scores, running, out),
         }
         head += heads;
     }
@@ -156,10 +150,10 @@ fn attend_chunk<H: Halves, T: Element>(
 
 /// One chunk for the first `N` heads of `q`, `scores`, `running` and `out`.
 #[inline(always)]
-fn attend_heads<H: Halves, T: Element, const N: usize>(
+fn attend_heads<H: Halves, const N: usize>(
     halves: H,
-    args: &Attention<'_, T>,
-    chunk: &Chunk<'_, T>,
+    args: &Attention<'_>,
+    chunk: &Chunk<'_>,
     q: &[f32],
     scores: &mut [Scores],
     running: &mut [Running],
@@ -202,14 +196,14 @@ fn attend_heads<H: Halves, T: Element, const N: usize>(
 
 /// `sum_d(q[d] k[d][p])` of the 16 positions of a block, for `N` heads.
 #[inline(always)]
-fn score_block<H: Halves, T: Element, const N: usize>(
+fn score_block<H: Halves, const N: usize>(
     halves: H,
     q: &[&[f32]; N],
-    k: &[[T; KV_BLOCK]],
+    k: &[[u16; KV_BLOCK]],
 ) -> [[f32; LANES]; N] {
     let mut sums = [[0.0; LANES]; N];
     for (d, line) in k.iter().enumerate() {
-        let line = T::widen(halves, line);
+        let line = halves.widen(line);
         for h in 0..N {
             let q = q[h].get(d).copied().unwrap_or_default();
             for l in 0..LANES {
@@ -222,7 +216,7 @@ fn score_block<H: Halves, T: Element, const N: usize>(
 
 /// Turns the scores of a chunk into exponentials and brings the running softmax up to date.
 #[inline(always)]
-fn soften<T>(softcap: f32, chunk: &Chunk<'_, T>, scores: &mut Scores, running: &mut Running) {
+fn soften(softcap: f32, chunk: &Chunk<'_>, scores: &mut Scores, running: &mut Running) {
     let blocks = chunk.blocks();
     let range = blocks.start * KV_BLOCK..blocks.end * KV_BLOCK;
     let seen = scores.get_mut(range).unwrap_or_default();
@@ -261,9 +255,9 @@ fn soften<T>(softcap: f32, chunk: &Chunk<'_, T>, scores: &mut Scores, running: &
 
 /// `sum_p(e[p] v[p][d])` of the 16 values from `at` on, for `N` heads.
 #[inline(always)]
-fn sum_values<H: Halves, T: Element, const N: usize>(
+fn sum_values<H: Halves, const N: usize>(
     halves: H,
-    chunk: &Chunk<'_, T>,
+    chunk: &Chunk<'_>,
     e: &[Scores; N],
     at: usize,
 ) -> [[f32; LANES]; N] {
@@ -275,13 +269,13 @@ fn sum_values<H: Halves, T: Element, const N: usize>(
         for p in from..to {
             let line = v.get((p - b * KV_BLOCK) * chunk.kv.dim_v + at..).unwrap_or_default();
             let line = match line.first_chunk::<LANES>() {
-                Some(line) if at + LANES <= chunk.kv.dim_v => T::widen(halves, line),
+                Some(line) if at + LANES <= chunk.kv.dim_v => halves.widen(line),
                 _ => {
                     // The tail of a line of values that is no multiple of 16 long.
-                    let mut part = [T::default(); LANES];
+                    let mut part = [0; LANES];
                     let tail = line.iter().take(chunk.kv.dim_v - at);
                     part.iter_mut().zip(tail).for_each(|(part, v)| *part = *v);
-                    T::widen(halves, &part)
+                    halves.widen(&part)
                 }
             };
             for h in 0..N {
@@ -297,21 +291,15 @@ fn sum_values<H: Halves, T: Element, const N: usize>(
 
 /// Writes one position of one head: `k` to lane `lane` of the block's keys, `v` to line `lane` of its values.
 #[inline(always)]
-pub(in crate::kernels) fn store_kv<T: Element>(k: &[f32], v: &[f32], lane: usize, block: &mut [T]) {
+pub(in crate::kernels) fn store_kv(k: &[f32], v: &[f32], lane: usize, block: &mut [u16]) {
     let lane = lane % KV_BLOCK;
     let keys = k.len().saturating_mul(KV_BLOCK).min(block.len());
     let (keys, values) = block.split_at_mut(keys);
     for (line, k) in keys.as_chunks_mut::<KV_BLOCK>().0.iter_mut().zip(k) {
-        line[lane] = T::narrow(*k);
+        line[lane] = narrow(*k);
     }
     let values = values.get_mut(lane.saturating_mul(v.len())..).unwrap_or_default();
     for (out, v) in values.iter_mut().zip(v) {
-        *out = T::narrow(*v);
+        *out = narrow(*v);
     }
-}
-
-/// [`store_kv`] for a cache of floats.
-#[inline(always)]
-pub(in crate::kernels) fn store_kv32(k: &[f32], v: &[f32], lane: usize, block: &mut [f32]) {
-    store_kv(k, v, lane, block);
 }

@@ -49,40 +49,6 @@ pub(in crate::kernels) trait Halves: Copy {
     fn widen(self, h: &[u16; LANES]) -> [f32; LANES];
 }
 
-/// A number of the cache.
-pub(in crate::kernels) trait Element: Copy + Default {
-    /// 16 of them as floats, exactly.
-    fn widen(halves: impl Halves, line: &[Self; LANES]) -> [f32; LANES];
-
-    /// The nearest one, ties to even.
-    fn narrow(x: f32) -> Self;
-}
-
-/// f16 bits.
-impl Element for u16 {
-    #[inline(always)]
-    fn widen(halves: impl Halves, line: &[u16; LANES]) -> [f32; LANES] {
-        halves.widen(line)
-    }
-
-    #[inline(always)]
-    fn narrow(x: f32) -> u16 {
-        narrow(x)
-    }
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn widen(_: impl Halves, line: &[f32; LANES]) -> [f32; LANES] {
-        *line
-    }
-
-    #[inline(always)]
-    fn narrow(x: f32) -> f32 {
-        x
-    }
-}
-
 /// Conversion by integer arithmetic, for any machine.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;

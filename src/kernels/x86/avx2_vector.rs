@@ -29,8 +29,8 @@ impl Halves for F16c {
 
 mod body {
     pub(super) use crate::kernels::vector::{
-        activate, activate_mul, add, attention32, layer_norm, log_sum_exp, quantize8, quantize16, rms_norm,
-        rope, scale, softcap, store_kv, store_kv32,
+        activate, activate_mul, add, layer_norm, log_sum_exp, quantize8, quantize16, rms_norm, rope, scale,
+        softcap, store_kv,
     };
 
     #[inline(always)]
