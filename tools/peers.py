@@ -9,6 +9,8 @@ import pathlib
 import shutil
 import subprocess
 
+os.environ.setdefault("TQDM_DISABLE", "1")  # transformers draws a bar for reading a GGUF file whatever it is told
+
 import numpy as np
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
