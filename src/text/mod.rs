@@ -25,7 +25,7 @@ mod unicode;
 mod unicode_tables;
 mod vocab;
 
-pub use error::TextError;
+pub use error::{EntryProblem, TextError};
 pub use load::TokenizerSlots;
 pub use pretok::{Pretokenizer, Splits};
 pub use stream::{Emitted, StreamDecoder, StreamLimits, StreamSlots};
