@@ -177,7 +177,7 @@ fn a_million_of_anything() {
     ];
     for text in texts {
         let text = text.repeat(million / text.len());
-        for tokenizer in BYTE_LEVEL.iter().chain(SENTENCEPIECE.iter()) {
+        for tokenizer in [&BYTE_LEVEL[0], &BYTE_LEVEL[1], &SENTENCEPIECE[0]] {
             let ids = tokenizer.encode_vec(&text, Specials::Plain).unwrap();
             let back = String::from_utf8(tokenizer.decode_vec(&ids).unwrap()).unwrap();
             assert!(back == text.replace('▁', if tokenizer.find("<s>").is_some() { " " } else { "▁" }));

@@ -386,9 +386,10 @@ fn read_merges<'a>(
     planned(MERGES, list.len(), array.len)?;
     places.fill(0);
     let (count, mut at) = (list.len(), 8usize);
+    let mut both = [0; MAX_TOKEN_BYTES];
     for (rank, text) in (0u32..).zip(strings) {
         let problem = |problem| entry(MERGES, &array, rank.into(), at, problem);
-        let merge = read_merge(vocab, text).map_err(problem)?;
+        let merge = read_merge(vocab, text, &mut both).map_err(problem)?;
         let known = &*list;
         let is_same = |other: u32| known.get(other as usize).is_some_and(|m| same_pair(m, &merge));
         let hash = hash_pair(merge.left, merge.right);
@@ -408,7 +409,8 @@ fn same_pair(a: &Merge, b: &Merge) -> bool {
     (a.left, a.right) == (b.left, b.right)
 }
 
-fn read_merge(vocab: &Vocab<'_>, text: &[u8]) -> Result<Merge, EntryProblem> {
+/// Looks up the parts of a merge, and their whole, which is put together in `both`.
+fn read_merge(vocab: &Vocab<'_>, text: &[u8], both: &mut [u8]) -> Result<Merge, EntryProblem> {
     let mut parts = text.split(|byte| *byte == b' ');
     let (Some(left), Some(right), None) = (parts.next(), parts.next(), parts.next()) else {
         return Err(EntryProblem::MergeForm);
@@ -416,7 +418,6 @@ fn read_merge(vocab: &Vocab<'_>, text: &[u8]) -> Result<Merge, EntryProblem> {
     if left.is_empty() || right.is_empty() {
         return Err(EntryProblem::MergeForm);
     }
-    let mut both = [0; MAX_TOKEN_BYTES];
     let len = left.len().saturating_add(right.len());
     let joined = both.get_mut(..len).ok_or(EntryProblem::MergeToken)?;
     for (place, byte) in joined.iter_mut().zip(left.iter().chain(right)) {
