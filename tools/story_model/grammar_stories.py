@@ -112,10 +112,17 @@ class Story:
             if not choices and not rules:
                 return WORD.sub(self.word, text)
 
+    def opened(self):
+        """The beats; some stories begin at once ("One day, a little fox named Pip ...") instead of with an intro."""
+        first, rest = self.beats[0], self.beats[1:]
+        if first.startswith("<intro> <day> $h ") and self.rng.random() < 0.4:
+            first = first.replace("<intro> <day> $h ", "<day> a <young> $h.kind named $h ", 1)
+        return [first, *rest]
+
     def tell(self):
         paragraphs = self.rng.random() < 0.6
         text = ""
-        for beat in self.beats:
+        for beat in self.opened():
             if beat.startswith("?") and self.rng.random() < 0.5:
                 continue
             beat = beat.lstrip("?")
