@@ -8,7 +8,7 @@
 //! their part of the cache holds does not matter. No step depends on how queries are grouped or batched.
 
 use super::super::{ATTENTION_CHUNK, Attention, KV_BLOCK, KvBlocks};
-use super::lanes::{Halves, LANES, larger, maximum, narrow, tree};
+use super::lanes::{LANES, Lanes, larger, maximum, narrow, tree};
 use crate::math::{exp, tanh};
 use core::ops::Range;
 
@@ -75,8 +75,8 @@ impl Chunk<'_> {
 /// Heads are those that `q`, `out` and `scratch` all have room for, positions those that the cache holds. Without
 /// any position the result is zero.
 #[inline(always)]
-pub(in crate::kernels) fn attention<H: Halves>(
-    halves: H,
+pub(in crate::kernels) fn attention<L: Lanes>(
+    lanes: L,
     args: &Attention<'_>,
     out: &mut [f32],
     scratch: &mut [f32],
@@ -106,7 +106,7 @@ pub(in crate::kernels) fn attention<H: Halves>(
                 seen: args.first.saturating_sub(base)..(end - base).min(ATTENTION_CHUNK),
                 merge: index > chunks.start,
             };
-            attend_chunk(halves, args, &chunk, group, q, scores, &mut running, out);
+            attend_chunk(lanes, args, &chunk, group, q, scores, &mut running, out);
         }
         for (out, running) in out.chunks_exact_mut(dim_v).take(group).zip(&running) {
             for out in out {
@@ -120,8 +120,8 @@ pub(in crate::kernels) fn attention<H: Halves>(
 /// One chunk for up to [`GROUP`] heads.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn attend_chunk<H: Halves>(
-    halves: H,
+fn attend_chunk<L: Lanes>(
+    lanes: L,
     args: &Attention<'_>,
     chunk: &Chunk<'_>,
     group: usize,
@@ -139,10 +139,10 @@ fn attend_chunk<H: Halves>(
         let scores = scores.get_mut(head..).unwrap_or_default();
         let running = running.get_mut(head..).unwrap_or_default();
         match heads {
-            4 => attend_heads::<H, 4>(halves, args, chunk, q, scores, running, out),
-            3 => attend_heads::<H, 3>(halves, args, chunk, q, scores, running, out),
-            2 => attend_heads::<H, 2>(halves, args, chunk, q, scores, running, out),
-            _ => attend_heads::<H, 1>(halves, args, chunk, q, scores, running, out),
+            4 => attend_heads::<L, 4>(lanes, args, chunk, q, scores, running, out),
+            3 => attend_heads::<L, 3>(lanes, args, chunk, q, scores, running, out),
+            2 => attend_heads::<L, 2>(lanes, args, chunk, q, scores, running, out),
+            _ => attend_heads::<L, 1>(lanes, args, chunk, q, scores, running, out),
         }
         head += heads;
     }
@@ -150,8 +150,8 @@ fn attend_chunk<H: Halves>(
 
 /// One chunk for the first `N` heads of `q`, `scores`, `running` and `out`.
 #[inline(always)]
-fn attend_heads<H: Halves, const N: usize>(
-    halves: H,
+fn attend_heads<L: Lanes, const N: usize>(
+    lanes: L,
     args: &Attention<'_>,
     chunk: &Chunk<'_>,
     q: &[f32],
@@ -168,7 +168,7 @@ fn attend_heads<H: Halves, const N: usize>(
         *row = q;
     }
     for b in chunk.blocks() {
-        let block = score_block(halves, &rows, chunk.kv.block(chunk.first_block + b).0);
+        let block = score_block(lanes, &rows, chunk.kv.block(chunk.first_block + b).0);
         for (scores, block) in scores.iter_mut().zip(&block) {
             if let Some(scores) = scores.as_chunks_mut::<LANES>().0.get_mut(b) {
                 for l in 0..LANES {
@@ -182,7 +182,11 @@ fn attend_heads<H: Halves, const N: usize>(
     }
     let mut at = 0;
     while at < args.kv.dim_v {
-        let sums = sum_values(halves, chunk, scores, at);
+        let sums = if args.kv.dim_v - at >= LANES {
+            sum_values::<L, N, true>(lanes, chunk, scores, at)
+        } else {
+            sum_values::<L, N, false>(lanes, chunk, scores, at)
+        };
         let lines = out.chunks_exact_mut(args.kv.dim_v);
         for ((line, sums), running) in lines.zip(&sums).zip(running.iter()) {
             let line = line.get_mut(at..).unwrap_or_default();
@@ -196,22 +200,27 @@ fn attend_heads<H: Halves, const N: usize>(
 
 /// `sum_d(q[d] k[d][p])` of the 16 positions of a block, for `N` heads.
 #[inline(always)]
-fn score_block<H: Halves, const N: usize>(
-    halves: H,
+fn score_block<L: Lanes, const N: usize>(
+    lanes: L,
     q: &[&[f32]; N],
     k: &[[u16; KV_BLOCK]],
 ) -> [[f32; LANES]; N] {
-    let mut sums = [[0.0; LANES]; N];
-    for (d, line) in k.iter().enumerate() {
-        let line = halves.widen(line);
+    // Cut to one length in sight of the compiler, so that the loop needs no checks.
+    let mut rows = [&[] as &[f32]; N];
+    for (row, q) in rows.iter_mut().zip(q) {
+        let Some(q) = q.get(..k.len()) else { return [[0.0; LANES]; N] };
+        *row = q;
+    }
+    let mut sums = [lanes.zero(); N];
+    'lines: for d in 0..k.len() {
+        let Some(line) = k.get(d) else { break };
+        let line = lanes.widen(line);
         for h in 0..N {
-            let q = q[h].get(d).copied().unwrap_or_default();
-            for l in 0..LANES {
-                sums[h][l] += q * line[l];
-            }
+            let Some(q) = rows[h].get(d) else { break 'lines };
+            sums[h] = lanes.add_scaled(sums[h], *q, line);
         }
     }
-    sums
+    sums.map(|sum| lanes.to_array(sum))
 }
 
 /// Turns the scores of a chunk into exponentials and brings the running softmax up to date.
@@ -234,13 +243,13 @@ fn soften(softcap: f32, chunk: &Chunk<'_>, scores: &mut Scores, running: &mut Ru
     for s in seen.iter_mut() {
         *s = exp(*s - max);
     }
-    let mut lanes = [0.0; LANES];
+    let mut sums = [0.0; LANES];
     for block in seen.as_chunks::<LANES>().0 {
         for l in 0..LANES {
-            lanes[l] += block[l];
+            sums[l] += block[l];
         }
     }
-    let sum = tree(&lanes);
+    let sum = tree(&sums);
     if chunk.merge {
         let both = larger(running.max, max);
         running.keep = exp(running.max - both);
@@ -253,40 +262,50 @@ fn soften(softcap: f32, chunk: &Chunk<'_>, scores: &mut Scores, running: &mut Ru
     }
 }
 
-/// `sum_p(e[p] v[p][d])` of the 16 values from `at` on, for `N` heads.
+/// `sum_p(e[p] v[p][d])` of the 16 values from `at` on, or, unless `FULL`, of those that are left, for `N` heads.
 #[inline(always)]
-fn sum_values<H: Halves, const N: usize>(
-    halves: H,
+fn sum_values<L: Lanes, const N: usize, const FULL: bool>(
+    lanes: L,
     chunk: &Chunk<'_>,
     e: &[Scores; N],
     at: usize,
 ) -> [[f32; LANES]; N] {
-    let mut sums = [[0.0; LANES]; N];
+    let dim = chunk.kv.dim_v;
+    let mut sums = [lanes.zero(); N];
     for b in chunk.blocks() {
+        let from = chunk.seen.start.saturating_sub(b * KV_BLOCK);
+        let to = (chunk.seen.end - b * KV_BLOCK).min(KV_BLOCK);
+        let mut weights = [&[0.0; LANES]; N];
+        for (weights, e) in weights.iter_mut().zip(e) {
+            *weights = e.as_chunks().0.get(b).unwrap_or(weights);
+        }
         let v = chunk.kv.block(chunk.first_block + b).1;
-        let from = chunk.seen.start.max(b * KV_BLOCK);
-        let to = chunk.seen.end.min((b + 1) * KV_BLOCK);
+        let mut lines = v.get(from * dim + at..).unwrap_or_default();
         for p in from..to {
-            let line = v.get((p - b * KV_BLOCK) * chunk.kv.dim_v + at..).unwrap_or_default();
-            let line = match line.first_chunk::<LANES>() {
-                Some(line) if at + LANES <= chunk.kv.dim_v => halves.widen(line),
-                _ => {
-                    // The tail of a line of values that is no multiple of 16 long.
-                    let mut part = [0; LANES];
-                    let tail = line.iter().take(chunk.kv.dim_v - at);
-                    part.iter_mut().zip(tail).for_each(|(part, v)| *part = *v);
-                    halves.widen(&part)
-                }
+            let line = if FULL {
+                let Some(line) = lines.first_chunk() else { break };
+                lanes.widen(line)
+            } else {
+                lanes.widen(&head(lines, dim - at))
             };
+            lines = lines.get(dim..).unwrap_or_default();
             for h in 0..N {
-                let e = e[h].get(p).copied().unwrap_or_default();
-                for l in 0..LANES {
-                    sums[h][l] += e * line[l];
-                }
+                let e = weights[h].get(p).copied().unwrap_or_default();
+                sums[h] = lanes.add_scaled(sums[h], e, line);
             }
         }
     }
-    sums
+    sums.map(|sum| lanes.to_array(sum))
+}
+
+/// The first `count` values, at most 16, and zeros behind them.
+#[inline(always)]
+fn head(values: &[u16], count: usize) -> [u16; LANES] {
+    let mut lanes = [0; LANES];
+    for (lane, value) in lanes.iter_mut().zip(values.iter().take(count)) {
+        *lane = *value;
+    }
+    lanes
 }
 
 /// Writes one position of one head: `k` to lane `lane` of the block's keys, `v` to line `lane` of its values.

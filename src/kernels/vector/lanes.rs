@@ -43,17 +43,37 @@ pub(super) fn maximum(x: &[f32]) -> f32 {
     result
 }
 
-/// How f16 bits become floats: every way gives the same bits (a NaN's aside).
-pub(in crate::kernels) trait Halves: Copy {
-    /// Exact conversion, subnormal numbers included, whatever the floating-point environment.
-    fn widen(self, h: &[u16; LANES]) -> [f32; LANES];
+/// What the inner loops of attention are made of: 16 lanes in registers. Every implementation gives the same bits (a
+/// NaN's aside).
+pub(in crate::kernels) trait Lanes: Copy {
+    /// 16 floats.
+    type Floats: Copy;
+
+    /// Zeros.
+    fn zero(self) -> Self::Floats;
+
+    /// Converts f16 bits exactly, subnormal numbers included, whatever the floating-point environment.
+    fn widen(self, h: &[u16; LANES]) -> Self::Floats;
+
+    /// `sum + factor * x`, rounded after each of the two steps.
+    fn add_scaled(self, sum: Self::Floats, factor: f32, x: Self::Floats) -> Self::Floats;
+
+    /// Lane by lane.
+    fn to_array(self, x: Self::Floats) -> [f32; LANES];
 }
 
-/// Conversion by integer arithmetic, for any machine.
+/// Plain Rust for any machine.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
-impl Halves for Portable {
+impl Lanes for Portable {
+    type Floats = [f32; LANES];
+
+    #[inline(always)]
+    fn zero(self) -> [f32; LANES] {
+        [0.0; LANES]
+    }
+
     #[inline(always)]
     fn widen(self, h: &[u16; LANES]) -> [f32; LANES] {
         let mut out = [0.0; LANES];
@@ -61,6 +81,19 @@ impl Halves for Portable {
             out[l] = widen(h[l]);
         }
         out
+    }
+
+    #[inline(always)]
+    fn add_scaled(self, mut sum: [f32; LANES], factor: f32, x: [f32; LANES]) -> [f32; LANES] {
+        for l in 0..LANES {
+            sum[l] += factor * x[l];
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn to_array(self, x: [f32; LANES]) -> [f32; LANES] {
+        x
     }
 }
 

@@ -14,7 +14,7 @@ mod quantize;
 pub(super) use attention::{GROUP, attention, store_kv};
 pub(super) use elementwise::{activate, activate_mul, add, rope, scale, softcap};
 #[allow(unused_imports, reason = "the tables of some targets need them")]
-pub(super) use lanes::Halves;
+pub(super) use lanes::Lanes;
 #[cfg(test)]
 pub(super) use lanes::widen;
 pub(super) use norm::{layer_norm, log_sum_exp, rms_norm};

@@ -1,27 +1,55 @@
 //! The vector kernels, compiled for AVX2 and F16C.
 
-use super::super::vector::Halves;
+use super::super::vector::Lanes;
 use super::super::{Activation, Attention, Kernels, Linear, RopePairs};
 use crate::tensor::{Act8, Act16, DType};
 #[cfg(target_arch = "x86")]
-use core::arch::x86::{__m128i, _mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
-use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+use core::arch::x86_64::*;
 
-/// The F16C conversion; a value of this type is the proof that the machine has it.
+/// 16 lanes in two registers; a value of this type is the proof that the machine has AVX and F16C.
 #[derive(Clone, Copy)]
-struct F16c(());
+struct Avx(());
 
-impl Halves for F16c {
+impl Lanes for Avx {
+    type Floats = [__m256; 2];
+
     #[inline(always)]
-    fn widen(self, h: &[u16; 16]) -> [f32; 16] {
-        let mut out = [0.0; 16];
-        // SAFETY: the value proves that the machine has F16C and AVX. Reads the 32 bytes of `h` and writes the 64 of
-        // `out`; neither needs an alignment. The instruction ignores the DAZ and FTZ bits.
+    fn zero(self) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has AVX.
+        unsafe { [_mm256_setzero_ps(); 2] }
+    }
+
+    #[inline(always)]
+    fn widen(self, h: &[u16; 16]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has F16C. Reads the 32 bytes of `h`, which need no alignment. The
+        // conversion ignores the DAZ and FTZ bits.
         unsafe {
             let h: *const __m128i = h.as_ptr().cast();
-            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(h)));
-            _mm256_storeu_ps(out.as_mut_ptr().add(8), _mm256_cvtph_ps(_mm_loadu_si128(h.add(1))));
+            [_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h.add(1)))]
+        }
+    }
+
+    #[inline(always)]
+    fn add_scaled(self, sum: [__m256; 2], factor: f32, x: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has AVX.
+        unsafe {
+            let factor = _mm256_set1_ps(factor);
+            [
+                _mm256_add_ps(sum[0], _mm256_mul_ps(factor, x[0])),
+                _mm256_add_ps(sum[1], _mm256_mul_ps(factor, x[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn to_array(self, x: [__m256; 2]) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        // SAFETY: the value proves that the machine has AVX; writes the 64 bytes of `out`, without alignment.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
         }
         out
     }
@@ -35,8 +63,8 @@ mod body {
 
     #[inline(always)]
     pub(super) fn attention(args: &crate::kernels::Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
-        // Only the function that is compiled for F16C calls this, so the machine has it.
-        crate::kernels::vector::attention(super::F16c(()), args, out, scratch);
+        // Only the function that is compiled for these features calls this, so the machine has them.
+        crate::kernels::vector::attention(super::Avx(()), args, out, scratch);
     }
 }
 
