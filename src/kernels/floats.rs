@@ -14,6 +14,8 @@ const LANES: usize = 16;
 
 /// An instruction set that holds the 16 lanes of a sum. A value of the type is the proof that the CPU has it.
 pub(super) trait Wide: Copy {
+    /// Whether there are registers for 16 sums at a time, or for four.
+    const ROOMY: bool;
     /// 16 floats.
     type Lanes: Copy;
     /// Zeros.
@@ -93,7 +95,9 @@ pub(super) fn linear<W: Wide, T: FloatWeights>(
     let x = x.get(out.first_line().saturating_mul(cols)..).unwrap_or_default();
     let lines = out.lines().min(x.len().checked_div(cols).unwrap_or(0));
     let mut tile = Tile { isa, w, x, rows, lines, out, weights: PhantomData::<T> };
-    if lines > 1 {
+    if lines > 2 && W::ROOMY {
+        tile.run::<4, 4>();
+    } else if lines > 1 {
         tile.run::<2, 2>();
     } else {
         tile.run::<4, 1>();

@@ -164,6 +164,8 @@ const TABLES: &[(&Kernels, Features)] = &[
     (&SCALAR, Features::NONE),
     #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
     (&x86::AVX2, x86::AVX2_NEEDS),
+    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+    (&x86::AVX512, x86::AVX512_NEEDS),
 ];
 
 /// What this CPU can do. Asks the CPU each time, which may take some microseconds in a virtual machine.

@@ -27,8 +27,7 @@ impl Avx2 {
 
 /// Methods of one expression on registers.
 macro_rules! on_registers {
-    ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $of:ty),*) -> $to:ty { $value:expr })*) => { $(
-        $(#[$meta])*
+    ($(fn $name:ident($($arg:ident: $of:ty),*) -> $to:ty { $value:expr })*) => { $(
         #[inline(always)]
         fn $name(self, $($arg: $of),*) -> $to {
             // SAFETY: a value of `Avx2` exists only where the CPU has these instructions, and they touch no memory.
@@ -321,6 +320,7 @@ fn dot_words<const N: usize, const SIGNED: bool>(
 }
 
 impl Wide for Avx2 {
+    const ROOMY: bool = false;
     type Lanes = [__m256; 2];
 
     #[inline(always)]

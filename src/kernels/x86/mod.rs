@@ -5,10 +5,12 @@
 mod avx2_linear;
 #[cfg(target_feature = "sse2")]
 mod avx2_vector;
+#[cfg(target_feature = "sse2")]
+mod avx512_linear;
 #[cfg(target_feature = "sse")]
 pub(super) mod float_env;
 #[cfg(target_feature = "sse2")]
 mod tables;
 
 #[cfg(target_feature = "sse2")]
-pub(super) use tables::{AVX2, AVX2_NEEDS, features};
+pub(super) use tables::{AVX2, AVX2_NEEDS, AVX512, AVX512_NEEDS, features};

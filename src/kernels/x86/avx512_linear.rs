@@ -1,0 +1,400 @@
+//! AVX-512 with VNNI: sixteen rows side by side, no fused multiply-add of floats.
+#![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
+
+use crate::kernels::Linear;
+use crate::kernels::floats::{self, FloatWeights, Run, Wide};
+use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
+use crate::kernels::scalar_linear::{Bf16, F16, F32};
+use crate::mem::split::TileMut;
+use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
+#[cfg(target_arch = "x86")]
+use core::arch::x86::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+
+/// The proof that the CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
+#[derive(Clone, Copy)]
+struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI, and the operating system saves their
+    /// registers.
+    #[inline(always)]
+    unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Methods of one expression on registers.
+macro_rules! on_registers {
+    ($(fn $name:ident($($arg:ident: $of:ty),*) -> $to:ty { $value:expr })*) => { $(
+        #[inline(always)]
+        fn $name(self, $($arg: $of),*) -> $to {
+            // SAFETY: a value of `Avx512` exists only where the CPU has these instructions, and they touch no memory.
+            unsafe { $value }
+        }
+    )* };
+}
+
+/// 16 bytes from `p` on.
+///
+/// # Safety
+/// They may be read.
+#[inline(always)]
+unsafe fn load16(p: *const u8) -> __m128i {
+    // SAFETY: the caller's promise; no alignment needed.
+    unsafe { _mm_loadu_si128(p.cast()) }
+}
+
+/// 32 bytes from `p` on.
+///
+/// # Safety
+/// They may be read.
+#[inline(always)]
+unsafe fn load32(p: *const u8) -> __m256i {
+    // SAFETY: the caller's promise; no alignment needed.
+    unsafe { _mm256_loadu_si256(p.cast()) }
+}
+
+impl Lanes for Avx512 {
+    const ROWS: usize = 16;
+    type Int = __m512i;
+    type Float = __m512;
+
+    #[inline(always)]
+    fn quads<B>(self, at: At<'_, Self, B>, offset: usize) -> [__m512i; 4] {
+        let (p, stride) = at.bytes(offset, 16);
+        let mut x = [self.splat(0); 4];
+        for row in 0..4 {
+            // SAFETY: `At` answers for 16 bytes at each of the sixteen addresses; the instructions are there.
+            unsafe {
+                let v = _mm512_castsi128_si512(load16(p.add(row * stride)));
+                let v = _mm512_inserti32x4::<1>(v, load16(p.add((row + 4) * stride)));
+                let v = _mm512_inserti32x4::<2>(v, load16(p.add((row + 8) * stride)));
+                x[row] = _mm512_inserti32x4::<3>(v, load16(p.add((row + 12) * stride)));
+            }
+        }
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        unsafe {
+            let (low01, high01) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
+            let (low23, high23) = (_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
+            [
+                _mm512_unpacklo_epi64(low01, low23),
+                _mm512_unpackhi_epi64(low01, low23),
+                _mm512_unpacklo_epi64(high01, high23),
+                _mm512_unpackhi_epi64(high01, high23),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn words<B>(self, at: At<'_, Self, B>, offset: usize) -> __m512i {
+        let (p, stride) = at.bytes(offset, 4);
+        let mut words = [0i32; 16];
+        for (row, word) in words.iter_mut().enumerate() {
+            // SAFETY: `At` answers for 4 bytes at each of the sixteen addresses.
+            *word = unsafe { p.add(row * stride).cast::<i32>().read_unaligned() };
+        }
+        // SAFETY: 64 bytes that may be read, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn halves<B>(self, at: At<'_, Self, B>, offset: usize) -> __m512 {
+        let (p, stride) = at.bytes(offset, 2);
+        let mut halves = [0u16; 16];
+        for (row, half) in halves.iter_mut().enumerate() {
+            // SAFETY: `At` answers for 2 bytes at each of the sixteen addresses.
+            *half = unsafe { p.add(row * stride).cast::<u16>().read_unaligned() };
+        }
+        // SAFETY: 32 bytes that may be read, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_cvtph_ps(load32(halves.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn half_pair(self, v: __m512i) -> [__m512; 2] {
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        unsafe {
+            let (low, high) = (_mm512_cvtepi32_epi16(v), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(v)));
+            [_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)]
+        }
+    }
+
+    on_registers! {
+        fn bytes(value: u8) -> __m512i { _mm512_set1_epi8(value as i8) }
+        fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn sub_bytes(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi8(a, b) }
+        fn shift(v: __m512i, by: i32) -> __m512i {
+            if by >= 0 {
+                _mm512_sll_epi16(v, _mm_cvtsi32_si128(by))
+            } else {
+                _mm512_srl_epi16(v, _mm_cvtsi32_si128(-by))
+            }
+        }
+        fn spread(v: __m512i, g: usize) -> __m512i {{
+            // The byte with the four bits to all bytes of its lane, then one bit in each byte.
+            let own = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+            let from = _mm512_add_epi8(own, _mm512_set1_epi8((g / 2) as i8));
+            let bits = _mm512_set1_epi32(if g.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
+            let set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(v, from), bits);
+            _mm512_maskz_mov_epi8(set, _mm512_set1_epi8(16))
+        }}
+        fn byte(v: __m512i, i: usize) -> __m512 {{
+            let low = _mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));
+            _mm512_cvtepi32_ps(_mm512_and_si512(low, _mm512_set1_epi32(255)))
+        }}
+        fn signed_byte(v: __m512i, i: usize) -> __m512 {{
+            let high = _mm512_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * i as i32));
+            _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(high))
+        }}
+        fn sub(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn splat(value: i32) -> __m512i { _mm512_set1_epi32(value) }
+        fn float(v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
+        fn floats(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn neg(v: __m512) -> __m512 { _mm512_xor_ps(v, _mm512_set1_ps(-0.0)) }
+    }
+
+    #[inline(always)]
+    fn dot8<const N: usize>(
+        self,
+        codes: Codes,
+        halves: bool,
+        w: &[__m512i; 8],
+        x: &[&Act8; N],
+    ) -> [[__m512i; N]; 2] {
+        let (w, signed) = unsigned(self, codes, w);
+        let mut sums = [[self.splat(0); N]; 2];
+        for c in 0..N {
+            let [first, second] = plane(self, &w, &x[c].q, halves, signed, x[c].sum);
+            (sums[0][c], sums[1][c]) = (first, second);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn dot16<const N: usize>(
+        self,
+        codes: Codes,
+        halves: bool,
+        w: &[__m512i; 8],
+        x: &[&Act16; N],
+    ) -> [[__m512i; N]; 2] {
+        let (w, signed) = unsigned(self, codes, w);
+        let mut sums = [[self.splat(0); N]; 2];
+        for c in 0..N {
+            // The sum of all 32 activations is taken back with the low plane.
+            let hi = plane(self, &w, &x[c].hi, halves, signed, 0);
+            let lo = plane(self, &w, &x[c].lo, halves, signed, x[c].sum);
+            for half in 0..2 {
+                // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+                sums[half][c] = unsafe { _mm512_add_epi32(_mm512_slli_epi32::<8>(hi[half]), lo[half]) };
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn keep(self, v: __m512i, out: &mut [f32]) {
+        if let Some(out) = out.first_chunk_mut::<16>() {
+            // SAFETY: 64 bytes that may be written; no alignment needed.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m512, out: &mut [f32]) {
+        if let Some(out) = out.first_chunk_mut::<16>() {
+            // SAFETY: 64 bytes that may be written; no alignment needed.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+        }
+    }
+
+    #[inline(always)]
+    fn recall(self, from: &[f32]) -> __m512i {
+        let Some(from) = from.first_chunk::<16>() else { return self.splat(0) };
+        // SAFETY: 64 bytes that may be read; no alignment needed.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m512 {
+        let Some(from) = from.first_chunk::<16>() else { return self.floats(0.0) };
+        // SAFETY: 64 bytes that may be read; no alignment needed.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, start: *const u8, bytes: usize) {
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: a prefetch has no effect that a program can see, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) }
+        }
+    }
+}
+
+/// The weights as unsigned bytes, and whether they were signed: then each is too large by 128.
+#[inline(always)]
+fn unsigned(isa: Avx512, codes: Codes, w: &[__m512i; 8]) -> ([__m512i; 8], bool) {
+    if matches!(codes, Codes::Unsigned4 | Codes::Unsigned5) {
+        return (*w, false);
+    }
+    let mut flipped = *w;
+    for w in &mut flipped {
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        *w = unsafe { _mm512_xor_si512(*w, isa.bytes(128)) };
+    }
+    (flipped, true)
+}
+
+/// Sums of products of unsigned weights with signed bytes, exact in 32 bits (`vpdpbusd` does not saturate).
+///
+/// For weights that are too large by 128, `128 * sum` is taken back, and with `halves` the sum of each half, which is
+/// computed here.
+#[inline(always)]
+fn plane(
+    isa: Avx512,
+    w: &[__m512i; 8],
+    q: &[i8; BLOCK],
+    halves: bool,
+    signed: bool,
+    sum: i32,
+) -> [__m512i; 2] {
+    let start = if signed && !halves { sum.wrapping_mul(-128) } else { 0 };
+    let mut sums = [isa.splat(start), isa.splat(0)];
+    let mut excess = [isa.splat(0); 2];
+    for g in 0..8 {
+        let half = if halves { g / 4 } else { 0 };
+        // SAFETY: bytes `4 g` to `4 g + 3` of 32 may be read; otherwise instructions on registers, which a value of
+        // `Avx512` stands for.
+        unsafe {
+            let quad = _mm512_set1_epi32(q.as_ptr().add(4 * g).cast::<i32>().read_unaligned());
+            sums[half] = _mm512_dpbusd_epi32(sums[half], w[g], quad);
+            if signed && halves {
+                excess[half] = _mm512_dpbusd_epi32(excess[half], isa.bytes(128), quad);
+            }
+        }
+    }
+    if signed && halves {
+        for half in 0..2 {
+            sums[half] = isa.sub(sums[half], excess[half]);
+        }
+    }
+    sums
+}
+
+impl Wide for Avx512 {
+    const ROOMY: bool = true;
+    type Lanes = __m512;
+
+    #[inline(always)]
+    fn zero(self) -> __m512 {
+        self.floats(0.0)
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; 16]) -> __m512 {
+        // SAFETY: 64 bytes that may be read, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_f32(self, from: Run<'_, u32>) -> __m512 {
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: Run<'_, u16>) -> __m512 {
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_cvtph_ps(load32(from.as_ptr())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: Run<'_, u16>) -> __m512 {
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load32(from.as_ptr())))) }
+    }
+
+    #[inline(always)]
+    fn add_product(self, acc: __m512, w: __m512, x: __m512) -> __m512 {
+        self.add(acc, self.mul(w, x))
+    }
+
+    #[inline(always)]
+    fn tree(self, v: __m512) -> f32 {
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        unsafe {
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+}
+
+/// One function a type, by [`DType::index`].
+pub(super) const LINEAR: [Linear; DType::ALL.len()] = [
+    float::<F32>,
+    float::<F16>,
+    float::<Bf16>,
+    quantised::<Q8_0>,
+    quantised::<Q4_0>,
+    quantised::<Q4_1>,
+    quantised::<Q5_0>,
+    quantised::<Q5_1>,
+    quantised::<Q4_K>,
+    quantised::<Q5_K>,
+    quantised::<Q6_K>,
+];
+
+/// Floats of scratch memory for a matrix of `cols` columns.
+pub(super) fn scratch(cols: usize) -> usize {
+    rows::scratch::<Avx512>(cols)
+}
+
+/// As [`root`], for float weights.
+///
+/// # Safety
+/// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
+    // SAFETY: the caller's promise.
+    floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out);
+}
+
+/// A layer of float weights.
+fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
+    // SAFETY: this table is only reachable when all features of the root were detected.
+    unsafe { float_root::<T>(w, x, out) }
+}
+
+/// The root of a layer: everything is inlined here, where the instruction set is on.
+///
+/// # Safety
+/// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn root<T: Weights>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    // SAFETY: the caller's promise.
+    rows::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out, scratch);
+}
+
+/// A layer of quantised weights.
+fn quantised<T: Weights>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    // SAFETY: this table is only reachable when all features of the root were detected.
+    unsafe { root::<T>(w, x, out, scratch) }
+}
