@@ -3,13 +3,13 @@
 Needs the Python that `tools/reference.sh venv` makes.
 """
 
+import contextlib
 import ctypes
+import io
 import os
 import pathlib
 import shutil
 import subprocess
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # transformers draws a bar for reading a GGUF file whatever it is told
 
 import numpy as np
 
@@ -75,9 +75,10 @@ def transformers_model(path, **options):
 
     quiet_transformers()
     path = pathlib.Path(path)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager", **options
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # it draws a bar for reading a GGUF file whatever it is told
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager", **options
+        )
     return model.eval()
 
 

@@ -80,8 +80,7 @@ def write_gguf(path, tiny, model, kind=gguf.GGMLQuantizationType.F32):
         writer.add_uint32(key, value)
     writer.add_file_type(FILE_TYPES[kind])
     tiny.vocab.write(writer)
-    if kind == gguf.GGMLQuantizationType.Q8_0:
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for name, tensor in tiny.tensors(model):
         values = np.ascontiguousarray(tensor.detach().numpy())
         use = kind if values.ndim == 2 else gguf.GGMLQuantizationType.F32
@@ -175,6 +174,9 @@ def llama_metadata(writer, config):
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_dimension_count(config.head_dim)
+    if config.rope_parameters["rope_type"] == "llama3":  # files of that age have these, older ones do not
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
 
 
 def llama_tensors(model):
