@@ -9,10 +9,14 @@ use crate::status::{Status, export};
 use core::ffi::c_char;
 use engine::session::{Finish, Progress, Step};
 
-const PENDING: i32 = 0;
-const PIECE: i32 = 1;
-const DONE: i32 = 2;
-const TOKEN: i32 = 3;
+pub const PENDING: i32 = 0;
+pub const PIECE: i32 = 1;
+pub const DONE: i32 = 2;
+pub const TOKEN: i32 = 3;
+
+pub const END: i32 = 1;
+pub const STOP: i32 = 2;
+pub const MAX_TOKENS: i32 = 3;
 
 sized_struct! {
     /// `locutor_event`.
@@ -33,16 +37,16 @@ impl Event {
 
     fn done(finish: Finish) -> Self {
         let (finish, token) = match finish {
-            Finish::EndOfText(id) => (1, id),
-            Finish::Stop => (2, NO_TOKEN),
-            Finish::MaxTokens => (3, NO_TOKEN),
+            Finish::EndOfText(id) => (END, id),
+            Finish::Stop => (STOP, NO_TOKEN),
+            Finish::MaxTokens => (MAX_TOKENS, NO_TOKEN),
         };
         Self { finish, token, ..Self::new(DONE, "") }
     }
 }
 
 /// `LOCUTOR_MAX_STOPS`.
-const MAX_STOPS: usize = 64;
+pub const MAX_STOPS: usize = 64;
 
 fn set_stops(session: &SessionObject, stops: &[In<c_char>], lens: &[usize]) -> Result<(), Failure> {
     let mut texts = [""; MAX_STOPS];

@@ -187,6 +187,13 @@ macro_rules! sized_struct {
         unsafe impl $crate::handle::Sized32 for $name {
             const DEFAULT: Self = Self { struct_size: size_of::<Self>() as u32, $($field: $default,)* };
         }
+
+        #[cfg(test)]
+        impl $name {
+            /// Names and offsets of the members.
+            pub const MEMBERS: &[(&str, usize)] =
+                &[("struct_size", 0), $((stringify!($field), core::mem::offset_of!($name, $field)),)*];
+        }
     };
 }
 pub(crate) use sized_struct;

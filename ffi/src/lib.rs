@@ -14,4 +14,6 @@ mod model;
 mod sampler;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 mod text;

@@ -27,8 +27,8 @@ impl ModelObject {
 /// `locutor_read_fn`.
 type ReadFn = extern "C" fn(user: User, offset: u64, destination: Out<u8>, len: usize) -> i32;
 
-const MAP: u32 = 1;
-const FD: u32 = 2;
+pub const MAP: u32 = 1;
+pub const FD: u32 = 2;
 
 sized_struct! {
     /// `locutor_model_params`.
@@ -153,9 +153,9 @@ fn build(
     Ok(object)
 }
 
-const HAS_TOKENIZER: u32 = 1;
-const ADDS_BOS: u32 = 2;
-const IS_MAPPED: u32 = 4;
+pub const HAS_TOKENIZER: u32 = 1;
+pub const ADDS_BOS: u32 = 2;
+pub const IS_MAPPED: u32 = 4;
 
 /// `LOCUTOR_NO_TOKEN`.
 pub const NO_TOKEN: u32 = u32::MAX;

@@ -13,6 +13,9 @@ macro_rules! statuses {
             $(pub const $name: Self = Self($number);)*
         }
 
+        #[cfg(test)]
+        pub const ALL: &[(&str, i32)] = &[$((stringify!($name), $number),)*];
+
         fn text(status: i32) -> &'static CStr {
             match status {
                 $($number => $text,)*
@@ -55,6 +58,9 @@ impl core::fmt::Display for Status {
     }
 }
 
+/// `LOCUTOR_ABI`.
+pub const ABI: u32 = 1;
+
 /// Declares exported functions.
 macro_rules! export {
     ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
@@ -76,6 +82,6 @@ export! {
     }
 
     fn locutor_abi() -> u32 {
-        1
+        ABI
     }
 }

@@ -8,7 +8,7 @@ use crate::status::{Status, export};
 use core::ffi::c_char;
 use engine::text::{Specials, Tokenizer};
 
-const MARKUP: u32 = 1;
+pub const MARKUP: u32 = 1;
 
 fn specials(flags: u32) -> Result<Specials, Failure> {
     match flags {

@@ -1,0 +1,122 @@
+//! The header and this crate say the same: structures, statuses, constants, functions.
+
+use crate::{budget, failure, generate, model, sampler, session, status};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn header() -> String {
+    fs::read_to_string(root().join("include/locutor.h")).unwrap()
+}
+
+/// A C file of assertions, compiled for this machine.
+fn assert_in_c(name: &str, assertions: &str) {
+    let file = env::temp_dir().join(format!("{name}-{}.c", std::process::id()));
+    fs::write(&file, format!("#include <stddef.h>\n#include \"locutor.h\"\n{assertions}")).unwrap();
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(compiler);
+    command.args(["-std=c11", "-fsyntax-only", "-I"]).arg(root().join("include")).arg(&file);
+    let output = command.output().unwrap();
+    fs::remove_file(&file).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn structures_have_the_layout_of_the_header() {
+    let mut text = String::new();
+    let mut compare = |name: &str, size: usize, members: &[(&str, usize)]| {
+        writeln!(text, "_Static_assert(sizeof({name}) == {size}, \"{name}\");").unwrap();
+        for (member, offset) in members {
+            writeln!(text, "_Static_assert(offsetof({name}, {member}) == {offset}, \"{name}.{member}\");")
+                .unwrap();
+        }
+    };
+    macro_rules! compare {
+        ($($name:literal: $type:path,)*) => {
+            $(compare($name, size_of::<$type>(), <$type>::MEMBERS);)*
+        };
+    }
+    compare! {
+        "locutor_error": failure::ErrorInfo,
+        "locutor_model_params": model::ModelParams,
+        "locutor_model_info": model::ModelInfo,
+        "locutor_session_params": session::SessionParams,
+        "locutor_session_plan": session::SessionPlan,
+        "locutor_sampler_params": sampler::SamplerParams,
+        "locutor_budget": budget::BudgetParams,
+        "locutor_event": generate::Event,
+    }
+    compare("locutor_bias", size_of::<engine::sample::Bias>(), &[("token", 0), ("bias", 4)]);
+    // The two objects are opaque.
+    let structures = header().matches("\ntypedef struct locutor_").count() - 2;
+    assert_eq!(text.matches("_Static_assert(sizeof").count(), structures);
+    assert_in_c("locutor-layout", &text);
+}
+
+#[test]
+fn numbers_are_those_of_the_header() {
+    let mut text = String::new();
+    for (name, number) in status::ALL {
+        let name = if *name == "OK" { "OK".to_owned() } else { format!("ERR_{name}") };
+        writeln!(text, "_Static_assert(LOCUTOR_{name} == {number}, \"{name}\");").unwrap();
+    }
+    assert_eq!(header().matches("#define LOCUTOR_ERR_").count() + 1, status::ALL.len());
+    let numbers = [
+        ("LOCUTOR_ALIGN", engine::mem::ALIGN as i64),
+        ("LOCUTOR_NO_TOKEN", model::NO_TOKEN.into()),
+        ("LOCUTOR_MODEL_MAP", model::MAP.into()),
+        ("LOCUTOR_MODEL_FD", model::FD.into()),
+        ("LOCUTOR_MODEL_HAS_TOKENIZER", model::HAS_TOKENIZER.into()),
+        ("LOCUTOR_MODEL_ADDS_BOS", model::ADDS_BOS.into()),
+        ("LOCUTOR_MODEL_IS_MAPPED", model::IS_MAPPED.into()),
+        ("LOCUTOR_TEXT_MARKUP", crate::text::MARKUP.into()),
+        ("LOCUTOR_MAX_STOPS", generate::MAX_STOPS as i64),
+        ("LOCUTOR_EVENT_PENDING", generate::PENDING.into()),
+        ("LOCUTOR_EVENT_PIECE", generate::PIECE.into()),
+        ("LOCUTOR_EVENT_DONE", generate::DONE.into()),
+        ("LOCUTOR_EVENT_TOKEN", generate::TOKEN.into()),
+        ("LOCUTOR_FINISH_NONE", 0),
+        ("LOCUTOR_FINISH_END", generate::END.into()),
+        ("LOCUTOR_FINISH_STOP", generate::STOP.into()),
+        ("LOCUTOR_FINISH_MAX_TOKENS", generate::MAX_TOKENS.into()),
+        ("LOCUTOR_ABI", status::ABI.into()),
+    ];
+    for (name, number) in numbers {
+        writeln!(text, "_Static_assert({name} == {number}, \"{name}\");").unwrap();
+    }
+    // Every number of the header is in one of the two lists; the guard and the version are none.
+    let defines = header().lines().filter(|line| line.starts_with("#define LOCUTOR_")).count();
+    assert_eq!(defines - 2, status::ALL.len() + numbers.len());
+    let version = format!("#define LOCUTOR_VERSION \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    assert!(header().contains(&version), "the header's version is not {version}");
+    assert_in_c("locutor-numbers", &text);
+}
+
+/// The functions that the header declares are those that are exported.
+#[test]
+fn functions_are_those_of_the_header() {
+    let header = header();
+    let code = header.split_once("#ifndef LOCUTOR_H").unwrap().1;
+    let mut declared = BTreeSet::new();
+    for (at, _) in code.match_indices("locutor_") {
+        let name: String = code[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let line = code[..at].rsplit('\n').next().unwrap();
+        if code[at + name.len()..].starts_with('(') && line.starts_with(|c: char| c.is_ascii_lowercase()) {
+            declared.insert(name);
+        }
+    }
+    let mut exported = BTreeSet::new();
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn locutor_"));
+        exported.extend(names.filter_map(|rest| Some(format!("locutor_{}", rest.split_once('(')?.0))));
+    }
+    assert_eq!(declared, exported);
+    assert!(declared.len() > 30);
+}

@@ -1,0 +1,199 @@
+//! The C ABI from C: the header as every compiler sees it, the header's promises one by one, and a program whose text
+//! must be that of the Rust interface. Needs a C and a C++ compiler (`CC`, `CXX`; `cc` and `c++` if not set).
+
+use engine::model::Model;
+use engine::sample::{Params, Sampler};
+use engine::session::{Error, Limits};
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// Root of the repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A place for this test's files.
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c_abi");
+    fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+fn compiler(variable: &str, default: &str) -> Command {
+    Command::new(env::var_os(variable).unwrap_or_else(|| default.into()))
+}
+
+/// Builds the static library, once, and says where it is. Cargo builds it for tests only by chance, as no Rust program
+/// links it.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--offline", "--package", "locutor-ffi", "--profile", profile]);
+        run(build.arg("--target-dir").arg(target).current_dir(root()));
+        target.join(if profile == "dev" { "debug" } else { "release" }).join("liblocutor.a")
+    })
+}
+
+/// Compiles a C program against the static library with the line that its head tells.
+fn compile(source: &str, standard: &str) -> PathBuf {
+    let program = scratch(Path::new(source).file_stem().unwrap().to_str().unwrap());
+    let mut cc = compiler("CC", "cc");
+    cc.arg(format!("-std={standard}")).args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I"]);
+    cc.arg(root().join("include")).arg(root().join(source)).arg(library());
+    if cfg!(target_os = "linux") {
+        cc.args(["-lpthread", "-ldl"]);
+    }
+    run(cc.arg("-lm").arg("-o").arg(&program));
+    program
+}
+
+/// `examples/generate.c`.
+fn generate() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| compile("examples/generate.c", "c99"))
+}
+
+#[test]
+fn the_header_compiles_alone() {
+    let source = scratch("header.c");
+    fs::write(&source, "#include \"locutor.h\"\n#include \"locutor.h\"\nint main(void) { return 0; }\n")
+        .unwrap();
+    let include = root().join("include");
+    let check = |mut compiler: Command, language: &str, standard: &str| {
+        compiler.args([
+            "-x",
+            language,
+            &format!("-std={standard}"),
+            "-Wall",
+            "-Wextra",
+            "-pedantic",
+            "-Werror",
+        ]);
+        run(compiler.arg("-fsyntax-only").arg("-I").arg(&include).arg(&source));
+    };
+    for standard in ["c99", "c11", "c17"] {
+        check(compiler("CC", "cc"), "c", standard);
+    }
+    for standard in ["c++11", "c++17", "c++20"] {
+        check(compiler("CXX", "c++"), "c++", standard);
+    }
+}
+
+/// Models of all families, as small as can be, with weights of no meaning.
+const MODELS: [&str; 4] = ["gpt2-tied", "llama-gqa-tied", "llama3-rope", "gemma3"];
+
+fn golden(name: &str) -> PathBuf {
+    root().join("tests/golden").join(name).with_extension("gguf")
+}
+
+#[test]
+fn the_promises_hold() {
+    let program = compile("ffi/tests/contract.c", "gnu99");
+    for name in MODELS {
+        let (model, pack) = (golden(name), scratch(&format!("{name}.pack")));
+        let mut bytes = vec![0xEE; 1234];
+        bytes.extend(fs::read(&model).unwrap());
+        bytes.extend([0xEE; 999]);
+        fs::write(&pack, bytes).unwrap();
+        run(Command::new(&program).args([model.as_os_str(), pack.as_os_str(), OsStr::new("1234")]));
+    }
+}
+
+/// What `generate` prints for a prompt, by the Rust interface.
+fn expected(
+    model: &Path,
+    limits: Limits,
+    params: Params<'_>,
+    tokens: Option<usize>,
+    stops: &[&str],
+) -> String {
+    const PROMPT: &str = "Once upon a time";
+    let model = Model::open(model).unwrap();
+    let mut session = model.session(limits).unwrap();
+    let mut sampler = Sampler::new(params).unwrap();
+    session.set_stops(stops).unwrap();
+    session.set_max_tokens(tokens);
+    session.feed(PROMPT).unwrap();
+    let mut text = PROMPT.to_owned();
+    loop {
+        match session.next_piece(&mut sampler) {
+            Ok(Some(piece)) => text.push_str(piece),
+            Ok(None) | Err(Error::ContextFull { .. }) => return text + "\n",
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn the_program_says_what_rust_says() {
+    let program = generate();
+    for name in MODELS {
+        let model = golden(name);
+        let says = |options: &str| {
+            let mut command = Command::new(program);
+            command.arg("-m").arg(&model).args(options.split_whitespace()).arg("Once upon a time");
+            String::from_utf8(run(&mut command).stdout).unwrap()
+        };
+        let (limits, params) = (Limits::new(), Params::default());
+        let seeded = Params { seed: 42, ..params };
+        assert_eq!(says("-n 40 --seed 42"), expected(&model, limits, seeded, Some(40), &[]));
+        assert_eq!(
+            says("-n 40 --seed 42 --threads 3 --map"),
+            expected(&model, limits, seeded, Some(40), &[])
+        );
+        let greedy = Params { temperature: 0.0, ..params };
+        assert_eq!(says("-n 30 --greedy --isa scalar"), expected(&model, limits, greedy, Some(30), &[]));
+        let odd = Params {
+            seed: 7,
+            temperature: 1.3,
+            top_k: 0,
+            top_p: 0.9,
+            min_p: 0.01,
+            repeat_penalty: 1.2,
+            ..params
+        };
+        let options =
+            "--seed 7 --temperature 1.3 --top-k 0 --top-p 0.9 --min-p 0.01 --repeat-penalty 1.2 --context 64";
+        assert_eq!(says(options), expected(&model, limits.context(64), odd, None, &[]));
+        assert_eq!(
+            says("-n 60 --stop a --stop b --seed 42"),
+            expected(&model, limits, seeded, Some(60), &["a", "b"])
+        );
+    }
+}
+
+#[test]
+fn the_program_tells_errors() {
+    let program = generate();
+    let fails = |arguments: &[&str], code: i32, words: &str| {
+        let output = Command::new(program).args(arguments).current_dir(root()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(words), "{text}");
+    };
+    fails(&[], 2, "usage");
+    fails(&["-m"], 2, "usage");
+    fails(&["-m", "no-such-file.gguf", "text"], 1, "cannot open the file");
+    fails(&["-m", "Cargo.toml", "text"], 1, "GGUF");
+    fails(&["-m", "tests/golden/gemma3.gguf", "--temperature", "-1", "text"], 1, "temperature");
+    fails(&["-m", "tests/golden/gemma3.gguf", "--temperature", "warm", "text"], 2, "warm");
+}
