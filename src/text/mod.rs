@@ -15,6 +15,8 @@ mod bpe;
 mod error;
 mod load;
 mod merge;
+#[cfg(feature = "alloc")]
+mod owned;
 mod pretok;
 mod special;
 mod spm;

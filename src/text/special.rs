@@ -5,8 +5,10 @@
 //!
 //! For SentencePiece `▁` is a blank before anything is looked for; Gemma has tokens for runs of blanks.
 
-use super::spm::BLANK;
 use super::vocab::{MAX_SPECIAL_BYTES, TokenKind, Vocab};
+
+/// U+2581, which SentencePiece writes for a blank.
+const BLANK: &[u8] = "\u{2581}".as_bytes();
 
 /// Words of 64 lengths for each first byte.
 const WORDS: usize = MAX_SPECIAL_BYTES / 64;
@@ -54,7 +56,7 @@ impl SpecialLengths<'_> {
         let rest = text.get(from..)?;
         for (skipped, byte) in rest.iter().enumerate() {
             let here = rest.get(skipped..)?;
-            let is_blank = blanks && here.starts_with(BLANK.as_bytes());
+            let is_blank = blanks && here.starts_with(BLANK);
             let words = self.of(if is_blank { b' ' } else { *byte });
             if words.iter().all(|word| *word == 0) {
                 continue;
@@ -93,7 +95,7 @@ fn raw_len(text: &[u8], len: usize) -> usize {
 
 /// The first byte of a text, a blank for `▁`, and what is behind.
 fn next_byte(text: &[u8]) -> Option<(u8, &[u8])> {
-    match text.strip_prefix(BLANK.as_bytes()) {
+    match text.strip_prefix(BLANK) {
         Some(behind) => Some((b' ', behind)),
         None => text.split_first().map(|(byte, behind)| (*byte, behind)),
     }

@@ -7,7 +7,7 @@ use super::tokenizer::Sink;
 use super::vocab::Vocab;
 
 /// What a blank is written as.
-pub(super) const BLANK: &str = "\u{2581}";
+pub(super) const BLANK: char = '\u{2581}';
 
 /// What turns a stretch of text into tokens.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub(super) struct Spm<'a> {
 pub(super) fn scratch_len(bytes: usize) -> usize {
     // One blank may be put in front, and each blank takes three bytes.
     let characters = bytes.saturating_add(1);
-    characters.saturating_mul(WORDS).saturating_add(characters.saturating_mul(BLANK.len()).div_ceil(4))
+    characters.saturating_mul(WORDS).saturating_add(characters.saturating_mul(BLANK.len_utf8()).div_ceil(4))
 }
 
 impl Spm<'_> {
@@ -43,7 +43,7 @@ impl Spm<'_> {
             return Some(());
         }
         let front = if blank_first { " " } else { "" };
-        let characters = || front.chars().chain(text.chars()).map(|c| if c == ' ' { '\u{2581}' } else { c });
+        let characters = || front.chars().chain(text.chars()).map(|c| if c == ' ' { BLANK } else { c });
         let (count, len) = characters().fold((0usize, 0usize), |(count, len), character| {
             (count.saturating_add(1), len.saturating_add(character.len_utf8()))
         });

@@ -205,60 +205,14 @@ impl<'a> Tokenizer<'a> {
                 token.text.chars().filter_map(byte_of).for_each(|byte| sink.push(byte));
             }
             (Model::Spm(_), TokenKind::Normal | TokenKind::Unused) => {
-                for (index, part) in token.text.split(spm::BLANK).enumerate() {
-                    if index > 0 {
-                        sink.push(b' ');
-                    }
-                    part.bytes().for_each(|byte| sink.push(byte));
+                for character in token.text.chars() {
+                    let character = if character == spm::BLANK { ' ' } else { character };
+                    character.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| sink.push(byte));
                 }
             }
             _ => token.text.bytes().for_each(|byte| sink.push(byte)),
         }
         sink.finish()
-    }
-
-    /// The tokens of `text`, with working memory of its own; see [`encode`](Self::encode).
-    ///
-    /// # Errors
-    /// [`TextError::TextTooLong`].
-    #[cfg(feature = "alloc")]
-    pub fn encode_vec(&self, text: &str, specials: Specials) -> Result<alloc::vec::Vec<u32>, TextError> {
-        let mut out = alloc::vec![0; text.len().saturating_add(1)];
-        let mut scratch = alloc::vec![0; self.scratch_len(text.len().min(4096))];
-        loop {
-            match self.encode(text, specials, &mut scratch, &mut out) {
-                Err(TextError::ScratchTooSmall { needed, got }) if got < needed => scratch.resize(needed, 0),
-                Err(TextError::OutputTooSmall { needed, got }) if got < needed => out.resize(needed, 0),
-                Err(error) => return Err(error),
-                Ok(len) => {
-                    out.truncate(len);
-                    return Ok(out);
-                }
-            }
-        }
-    }
-
-    /// The bytes of a row of tokens as the text that they were made from: without the blank that
-    /// [`encode`](Self::encode) put in front.
-    ///
-    /// # Errors
-    /// [`TextError::NoSuchToken`].
-    #[cfg(feature = "alloc")]
-    pub fn decode_vec(&self, ids: &[u32]) -> Result<alloc::vec::Vec<u8>, TextError> {
-        let mut bytes = alloc::vec::Vec::new();
-        let mut buffer = alloc::vec![0; self.longest];
-        let mut drop_blank = self.adds_blank();
-        for &id in ids {
-            let len = self.decode_into(id, &mut buffer)?;
-            let piece = buffer.get(..len).unwrap_or(&[]);
-            let is_text =
-                self.vocab.kind(id).is_some_and(|kind| kind.is_text() && kind != TokenKind::UserDefined);
-            let piece = piece.strip_prefix(b" ").filter(|_| drop_blank && is_text).unwrap_or(piece);
-            bytes.extend_from_slice(piece);
-            // A blank was put behind every special token, too.
-            drop_blank = self.adds_blank() && !is_text && self.vocab.kind(id) != Some(TokenKind::Byte);
-        }
-        Ok(bytes)
     }
 }
 
