@@ -1,6 +1,7 @@
 //! Generation: one token after the other.
 
 use super::{Budget, Error, Progress, Session};
+use crate::kernels::FloatEnv;
 use crate::sample::{SampleError, Sampler};
 
 /// Why generation ended.
@@ -87,6 +88,7 @@ impl Session<'_> {
 
     /// A token id drawn from the logits. Changes nothing but the sampler.
     fn sample(&mut self, sampler: &mut Sampler<'_>) -> Result<u32, Error> {
+        let _float_env = FloatEnv::enter();
         let logits = self.memory.run.logits.get(..self.model.spec().vocab).unwrap_or_default();
         let history = self.memory.tokens.get(..self.fed).unwrap_or_default();
         sampler.sample(logits, history, self.memory.candidates).map_err(|error| match error {

@@ -17,7 +17,7 @@ pub use generate::{Finish, Step};
 pub use limits::{Limits, SessionPlan};
 
 use crate::exec::Exec;
-use crate::kernels::Kernels;
+use crate::kernels::{FloatEnv, Kernels};
 use crate::model::Model;
 use crate::model::forward::{Batch, Pass};
 use crate::ops::Tools;
@@ -138,6 +138,7 @@ impl<'m> Session<'m> {
         let (_, plan, slots) = Slots::plan(model, &limits)?;
         let (mut memory, text) = slots.carve(memory, &plan)?;
         let kernels = limits.table();
+        let _float_env = FloatEnv::enter();
         model.forward().prepare(&mut memory.run);
         Ok(Session {
             model,
@@ -246,6 +247,7 @@ impl<'m> Session<'m> {
         if self.fed == 0 {
             return Err(Error::EmptyPrompt);
         }
+        let _float_env = FloatEnv::enter();
         loop {
             if self.cursor.is_none() {
                 if self.done == self.fed && self.logits_ready {

@@ -1,6 +1,7 @@
 //! Log-probabilities.
 
 use super::{Budget, Error, Session};
+use crate::kernels::FloatEnv;
 use crate::sample::log_prob;
 
 impl Session<'_> {
@@ -18,6 +19,7 @@ impl Session<'_> {
             self.advance(Budget::Unlimited)?;
         }
         self.feed_tokens(ids)?;
+        let _float_env = FloatEnv::enter();
         let vocab = self.model.spec().vocab;
         while self.done < self.fed {
             let first = self.done;
