@@ -1,0 +1,66 @@
+//! `locutor`: the command-line tool. A thin program over the library's public API.
+//!
+//! Text goes to stdout; progress, statistics and warnings go to stderr. Exit status 0; 1 with one line
+//! `locutor: error: ...`; 2 for wrong usage.
+
+mod bench;
+mod generate;
+mod hash;
+mod logits;
+mod open;
+mod options;
+mod tokenize;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// GPT inference from a GGUF file. Without -m a small model that writes children's stories is used.
+#[derive(Parser)]
+#[command(name = "locutor", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continue a prompt.
+    Generate(generate::Arguments),
+    /// Turn text into token ids.
+    Tokenize(tokenize::Tokenize),
+    /// Turn token ids into bytes.
+    Detokenize(tokenize::Detokenize),
+    /// Run ids and show logits.
+    Logits(logits::Arguments),
+    /// Measure the speed of prompt processing and decoding.
+    Bench(bench::Arguments),
+    /// Hash every logit of a run: the same on every machine.
+    Hash(hash::Arguments),
+}
+
+/// What can go wrong: anything with a message of one line.
+pub type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Tokenize(arguments) => tokenize::tokenize(&arguments),
+        Command::Detokenize(arguments) => tokenize::detokenize(&arguments),
+        Command::Logits(arguments) => logits::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Hash(arguments) => hash::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output went away: nobody is left to be told.
+        Err(error) if is_closed_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("locutor: error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

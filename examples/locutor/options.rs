@@ -1,0 +1,205 @@
+//! Options that several subcommands share.
+
+use crate::Failure;
+use clap::{Args, ValueEnum};
+use locutor::kv::KvType;
+use locutor::model::Model;
+use locutor::model::plan::Precisions;
+use locutor::sample::Sampler;
+use locutor::session::Limits;
+use locutor::tensor::Precision;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Which model, and how it is opened.
+#[derive(Args)]
+pub struct ModelOptions {
+    /// GGUF file of the model.
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Map the file instead of reading it. Nobody may change or truncate it while the tool runs.
+    #[arg(long)]
+    pub map: bool,
+}
+
+impl ModelOptions {
+    /// Opens the model.
+    pub fn open(&self) -> Result<Model<'static>, Failure> {
+        crate::open::model(self.model.as_deref(), self.map)
+    }
+}
+
+/// How activations are rounded where weights are quantised.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Rounding {
+    /// 16 bits for queries, keys, values and logits, 8 bits for the rest.
+    Default,
+    /// 8 bits everywhere.
+    #[value(name = "8")]
+    Bits8,
+    /// 16 bits everywhere: nearly float32.
+    #[value(name = "16")]
+    Bits16,
+}
+
+/// Storage of keys and values.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Kv {
+    /// 16-bit floats.
+    F16,
+    /// 32-bit floats.
+    F32,
+}
+
+/// What a session may use.
+#[derive(Args)]
+pub struct RunOptions {
+    /// Threads; results do not depend on them.
+    #[arg(short, long, default_value_t = default_threads())]
+    pub threads: usize,
+    #[command(flatten)]
+    pub limits: LimitOptions,
+}
+
+/// What a session may use, threads aside.
+#[derive(Args)]
+pub struct LimitOptions {
+    /// Positions of prompt and answer together [default: the model's, at most 4096].
+    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+    pub context: usize,
+    /// Prompt tokens that are computed together; results do not depend on it.
+    #[arg(short, long, default_value_t = Limits::DEFAULT_BATCH)]
+    pub batch: usize,
+    /// Storage of keys and values.
+    #[arg(long, value_enum, default_value = "f16")]
+    pub kv: Kv,
+    /// Rounding of activations for quantised weights.
+    #[arg(long, value_enum, default_value = "default")]
+    pub precision: Rounding,
+}
+
+/// One thread a core, at most 8.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(8))
+}
+
+impl RunOptions {
+    /// The limits of a session.
+    pub fn limits(&self) -> Result<Limits, Failure> {
+        self.limits.limits(self.threads)
+    }
+}
+
+impl LimitOptions {
+    /// The limits of a session on so many threads.
+    pub fn limits(&self, threads: usize) -> Result<Limits, Failure> {
+        let precisions = match self.precision {
+            Rounding::Default => Precisions::default(),
+            Rounding::Bits8 => Precisions::all(Precision::Bits8),
+            Rounding::Bits16 => Precisions::all(Precision::Bits16),
+        };
+        let kv = match self.kv {
+            Kv::F16 => KvType::F16,
+            Kv::F32 => KvType::F32,
+        };
+        let limits = Limits::new().context(self.context).batch(self.batch).threads(threads);
+        Ok(limits.kv(kv).precisions(precisions).kernels(crate::open::kernels()?))
+    }
+}
+
+/// How the next token is chosen.
+#[derive(Args)]
+pub struct SamplingOptions {
+    /// Higher is more varied; 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.7)]
+    temperature: f32,
+    /// Choose among the K likeliest tokens; 0 for all.
+    #[arg(long, default_value_t = 40, value_name = "K")]
+    top_k: u32,
+    /// Choose among the likeliest tokens that have this share of the probability together.
+    #[arg(long, default_value_t = 0.95, value_name = "P")]
+    top_p: f32,
+    /// Choose among tokens with at least this share of the likeliest one's probability.
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    min_p: f32,
+    /// Divide the logits of recent tokens by this; 1 for no penalty.
+    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    repeat_penalty: f32,
+    /// Subtract this from a logit for each time its token came recently.
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    frequency_penalty: f32,
+    /// Subtract this from a logit if its token came recently.
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    presence_penalty: f32,
+    /// Tokens that count as recent.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    penalty_last_n: u32,
+    /// Seed of the random numbers [default: from the clock; shown on stderr].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Always take the likeliest token.
+    #[arg(long, conflicts_with = "temperature")]
+    greedy: bool,
+}
+
+impl SamplingOptions {
+    /// The sampler, and the seed if it draws.
+    pub fn sampler(&self) -> Result<(Sampler<'static>, Option<u64>), Failure> {
+        let drawn = || {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            since.map_or(0, |since| since.subsec_nanos().into())
+        };
+        let seed = self.seed.unwrap_or_else(drawn);
+        let temperature = if self.greedy { 0.0 } else { self.temperature };
+        let sampler = Sampler::greedy()
+            .temperature(temperature)?
+            .top_k(self.top_k)
+            .top_p(self.top_p)?
+            .min_p(self.min_p)?
+            .repeat_penalty(self.repeat_penalty)?
+            .frequency_penalty(self.frequency_penalty)?
+            .presence_penalty(self.presence_penalty)?
+            .penalty_last_n(self.penalty_last_n)
+            .seed(seed);
+        Ok((sampler, (temperature > 0.0).then_some(seed)))
+    }
+}
+
+/// A text given as an argument, as a file, or on stdin (`-`).
+#[derive(Args)]
+pub struct TextOptions {
+    /// The text; `-` reads it from stdin.
+    #[arg(value_name = "TEXT", required_unless_present = "file")]
+    text: Option<String>,
+    /// Read the text from a file.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
+    file: Option<PathBuf>,
+}
+
+impl TextOptions {
+    /// The text, which must be UTF-8.
+    pub fn read(&self) -> Result<String, Failure> {
+        match (&self.text, &self.file) {
+            (_, Some(file)) => read_text(file),
+            (Some(text), None) if text == "-" => {
+                let mut bytes = Vec::new();
+                std::io::stdin().read_to_end(&mut bytes)?;
+                utf8("standard input", bytes)
+            }
+            (text, None) => Ok(text.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// A file's text.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    utf8(&path.display().to_string(), bytes)
+}
+
+fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("{name}: not UTF-8 text: bad byte at offset {at}").into()
+    })
+}
