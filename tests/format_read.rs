@@ -204,3 +204,42 @@ fn what_must_be_accepted_is_accepted() {
     let key = "k".repeat(65_535);
     with(&Build::new().kv(&key, Val::U8(1)).build(), |gguf, _| assert!(gguf.get(&*key).is_some())).unwrap();
 }
+
+/// Real files, where `tools/reference.sh` has put them.
+#[test]
+fn real_files_read_completely() {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let root = std::env::var("LOCUTOR_REFERENCE").unwrap_or(format!("{home}/.cache/locutor"));
+    for folder in ["models", "vocabs"] {
+        let Ok(files) = std::fs::read_dir(format!("{root}/{folder}")) else { continue };
+        for path in files.map(|file| file.unwrap().path()) {
+            if path.extension().is_some_and(|extension| extension == "gguf") {
+                check_real(&path);
+            }
+        }
+    }
+}
+
+fn check_real(path: &std::path::Path) {
+    // SAFETY: nobody changes the reference files while the tests run.
+    let file = unsafe { locutor::format::FileBytes::map(path) }.unwrap();
+    let (header, len) = (file.header(), file.bytes().file_len());
+    assert!(header.len() as u64 <= len);
+    let counts = scan(header, len).unwrap();
+    let mut plan = Plan::new();
+    let slots = Gguf::plan(&counts, &mut plan).unwrap();
+    let mut block = Block::zeroed(plan.bytes()).unwrap();
+    let mut arena = Arena::new(block.bytes_mut(), &plan).unwrap();
+    let gguf = Gguf::read(header, len, &mut arena, &slots).unwrap();
+    assert_eq!(gguf.entries().count(), counts.kv);
+    assert!(gguf.architecture().is_ok());
+    for tensor in gguf.tensors() {
+        assert!(file.data().sub(tensor.offset as usize, tensor.bytes as usize).is_some());
+    }
+    if counts.tensors > 0 {
+        assert!(counts.blocks > 0 && gguf.tensor("token_embd.weight").is_some(), "{}", path.display());
+    }
+    if let Some(tokens) = gguf.strings("tokenizer.ggml.tokens").unwrap() {
+        assert_eq!((tokens.len(), tokens.map(<[u8]>::len).sum()), (counts.tokens, counts.token_bytes));
+    }
+}

@@ -1,6 +1,7 @@
 //! Logits of tiny models with random weights against HF transformers in float32; see `tests/golden/README.md`.
 
 use locutor::kernels;
+use locutor::kv::KvType;
 use locutor::model::Model;
 use locutor::model::plan::Precisions;
 use locutor::session::Limits;
@@ -58,7 +59,7 @@ fn worst_nmse(got: &[f32], golden: &Golden) -> f64 {
 fn check(name: &str, bound: f64, precisions: Precisions) {
     let golden = Golden::read(name);
     for table in kernels::available() {
-        let limits = Limits::new().kernels(table).batch(48).logits(16).precisions(precisions);
+        let limits = Limits::new().kernels(table).batch(48).logits(16).precisions(precisions).kv(KvType::F32);
         let worst = worst_nmse(&logits(name, &golden.ids, limits), &golden);
         println!("{name} {}: worst NMSE {worst:.2e} over {} positions", table.name, golden.ids.len());
         assert!(worst <= bound, "{name} {}: {worst:e} > {bound:e}", table.name);
@@ -86,6 +87,16 @@ golden! {
 #[test]
 fn llama_in_q8_0_with_activations_of_16_bits() {
     check("llama-gqa-tied-q8_0", 1e-6, Precisions::all(Precision::Bits16));
+}
+
+#[test]
+fn keys_and_values_in_f16_cost_little() {
+    for name in ["gpt2-tied", "llama-gqa-tied", "llama-head", "llama3-rope", "gemma3"] {
+        let golden = Golden::read(name);
+        let worst = worst_nmse(&logits(name, &golden.ids, Limits::new()), &golden);
+        println!("{name}: worst NMSE {worst:.2e} with an f16 cache");
+        assert!(worst <= 2e-5, "{name}: {worst:e}");
+    }
 }
 
 #[test]

@@ -240,20 +240,29 @@ mod files {
         base: u64,
     ) -> impl FnMut(u64, &mut [u8]) -> Result<(), ReadError> {
         move |offset, destination| {
-            let mut offset = base.checked_add(offset).ok_or(ReadError::Ended)?;
-            let mut rest = destination;
-            while !rest.is_empty() {
-                let count = match read_at(file, offset, rest) {
-                    Ok(0) => return Err(ReadError::Ended),
-                    Ok(count) => count,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(ReadError::Os(error.kind())),
-                };
-                rest = rest.get_mut(count..).unwrap_or(&mut []);
-                offset = offset.saturating_add(count as u64);
-            }
-            Ok(())
+            let offset = base.checked_add(offset).ok_or(ReadError::Ended)?;
+            fill(|offset, rest| read_at(file, offset, rest), offset, destination)
         }
+    }
+
+    /// Fills `destination` through reads that may be short or interrupted.
+    fn fill(
+        mut read_at: impl FnMut(u64, &mut [u8]) -> std::io::Result<usize>,
+        mut offset: u64,
+        destination: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let mut rest = destination;
+        while !rest.is_empty() {
+            let count = match read_at(offset, rest) {
+                Ok(0) => return Err(ReadError::Ended),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(ReadError::Os(error.kind())),
+            };
+            rest = rest.get_mut(count..).unwrap_or(&mut []);
+            offset = offset.saturating_add(count as u64);
+        }
+        Ok(())
     }
 
     #[cfg(unix)]
@@ -321,6 +330,33 @@ mod files {
         }
         check_len(len)?;
         Ok(len)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn short_and_interrupted_reads_go_on() {
+            let source: std::vec::Vec<u8> = (0..100).collect();
+            let mut calls = 0;
+            let mut read_at = |offset: u64, rest: &mut [u8]| {
+                calls += 1;
+                if calls % 2 == 0 {
+                    return Err(ErrorKind::Interrupted.into());
+                }
+                let tail = &source[offset as usize..];
+                let count = rest.len().min(7).min(tail.len());
+                rest[..count].copy_from_slice(&tail[..count]);
+                Ok(count)
+            };
+            let mut got = [0; 90];
+            assert_eq!(fill(&mut read_at, 10, &mut got), Ok(()));
+            assert_eq!(got, source[10..]);
+            assert_eq!(fill(&mut read_at, 11, &mut got), Err(ReadError::Ended));
+            let failing = |_: u64, _: &mut [u8]| Err(ErrorKind::TimedOut.into());
+            assert_eq!(fill(failing, 0, &mut got), Err(ReadError::Os(ErrorKind::TimedOut)));
+        }
     }
 }
 

@@ -53,14 +53,14 @@ pub const KV_BLOCK: usize = 16;
 /// Positions of an attention chunk: partial softmaxes over fixed chunks, counted from position 0, are merged in order.
 pub const ATTENTION_CHUNK: usize = 256;
 
-/// Cached keys and values of one KV head, as f16 bits in blocks of 16 positions.
+/// Cached keys and values of one KV head, as f16 bits or floats, in blocks of 16 positions.
 ///
 /// Block `b` begins at `data[b * stride]`: `dim_k` lines of 16 positions (`[dim_k][16]`, one lane a position), then
 /// 16 lines of `dim_v` values (`[16][dim_v]`).
 #[derive(Debug, Clone, Copy)]
-pub struct KvBlocks<'x> {
+pub struct KvBlocks<'x, T = u16> {
     /// From the head's part of block 0 on.
-    pub data: &'x [u16],
+    pub data: &'x [T],
     /// Elements from one block of this head to the next.
     pub stride: usize,
     /// Values of a key.
@@ -71,11 +71,11 @@ pub struct KvBlocks<'x> {
 
 /// Attention of the query heads that share one KV head, for one query position.
 #[derive(Debug, Clone, Copy)]
-pub struct Attention<'x> {
+pub struct Attention<'x, T = u16> {
     /// `[group][dim_k]`, already rotated.
     pub q: &'x [f32],
     /// The cache.
-    pub kv: KvBlocks<'x>,
+    pub kv: KvBlocks<'x, T>,
     /// First position that is seen.
     pub first: usize,
     /// One behind the last position that is seen; above `first`.
@@ -146,8 +146,42 @@ pub struct Kernels {
     /// Writes one position of one head into its KV block: `k` to lane `position % 16`, `v` to line `position % 16`,
     /// rounded to f16 (nearest even).
     pub store_kv: fn(k: &[f32], v: &[f32], lane: usize, block: &mut [u16]),
+    /// [`Kernels::attention`] over floats.
+    pub attention32: fn(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]),
+    /// [`Kernels::store_kv`] without rounding.
+    pub store_kv32: fn(k: &[f32], v: &[f32], lane: usize, block: &mut [f32]),
     /// `ln(sum(exp(x)))` of a row of logits, by its maximum, the 16 lanes and the tree.
     pub log_sum_exp: fn(x: &[f32]) -> f32,
+}
+
+/// A type of cached numbers, with its kernels.
+pub trait KvElement: bytemuck::Pod + Sync + Send {
+    /// Attention over such a cache.
+    fn attention(kernels: &Kernels, args: &Attention<'_, Self>, out: &mut [f32], scratch: &mut [f32]);
+
+    /// Writes one position of one head.
+    fn store(kernels: &Kernels, k: &[f32], v: &[f32], lane: usize, block: &mut [Self]);
+}
+
+/// f16 bits.
+impl KvElement for u16 {
+    fn attention(kernels: &Kernels, args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
+        (kernels.attention)(args, out, scratch);
+    }
+
+    fn store(kernels: &Kernels, k: &[f32], v: &[f32], lane: usize, block: &mut [u16]) {
+        (kernels.store_kv)(k, v, lane, block);
+    }
+}
+
+impl KvElement for f32 {
+    fn attention(kernels: &Kernels, args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]) {
+        (kernels.attention32)(args, out, scratch);
+    }
+
+    fn store(kernels: &Kernels, k: &[f32], v: &[f32], lane: usize, block: &mut [f32]) {
+        (kernels.store_kv32)(k, v, lane, block);
+    }
 }
 
 impl core::fmt::Debug for Kernels {

@@ -1,14 +1,26 @@
 //! Keys and values of a session: a fixed arena of blocks of 16 positions.
 //!
-//! Layout, in f16: `[layer][block][kv head]{ K: [dim_k][16], V: [16][dim_v] }`. A lane of K is a position, so that the
+//! Layout: `[layer][block][kv head]{ K: [dim_k][16], V: [16][dim_v] }`. A lane of K is a position, so that the
 //! products of a query with 16 keys need no horizontal sum (see [`crate::kernels::KvBlocks`]).
 
 use crate::kernels::{KV_BLOCK, KvBlocks};
-use crate::mem::MemError;
+use crate::mem::{Arena, MemError, Plan, Slot};
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvType {
+    /// 16-bit floats, rounded to nearest even.
+    #[default]
+    F16,
+    /// 32-bit floats: twice the memory, nothing rounded.
+    F32,
+}
 
 /// Shape of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvShape {
+    /// Type of the numbers.
+    pub kind: KvType,
     /// Layers.
     pub layers: usize,
     /// KV heads of a layer.
@@ -38,23 +50,65 @@ impl KvShape {
     }
 
     /// Elements of the whole cache.
-    pub fn elements(&self) -> Result<usize, MemError> {
-        let block = self.block().checked_mul(self.blocks).and_then(|n| n.checked_mul(self.layers));
-        block.ok_or(MemError::Overflow)
+    fn elements(&self) -> Result<usize, MemError> {
+        let layer = self.block().checked_mul(self.blocks);
+        layer.and_then(|n| n.checked_mul(self.layers)).ok_or(MemError::Overflow)
     }
+}
+
+/// The slot of a cache.
+#[derive(Debug, Clone, Copy)]
+pub struct KvSlot {
+    shape: KvShape,
+    f16: Slot<u16>,
+    f32: Slot<f32>,
+}
+
+impl KvSlot {
+    /// Bytes of the cache.
+    pub fn bytes(&self) -> usize {
+        self.f16.bytes() + self.f32.bytes()
+    }
+}
+
+/// The numbers of a layer, to be written.
+#[derive(Debug)]
+pub enum LayerMut<'c> {
+    /// f16 bits.
+    F16(&'c mut [u16]),
+    /// Floats.
+    F32(&'c mut [f32]),
 }
 
 /// The cache. It knows no lengths: the session says which positions are in use.
 #[derive(Debug)]
 pub struct KvCache<'m> {
     shape: KvShape,
-    data: &'m mut [u16],
+    // One of the two is empty.
+    f16: &'m mut [u16],
+    f32: &'m mut [f32],
 }
 
 impl<'m> KvCache<'m> {
-    /// A cache over `shape.elements()` values.
-    pub fn new(shape: KvShape, data: &'m mut [u16]) -> Self {
-        Self { shape, data }
+    /// Plans a cache.
+    ///
+    /// # Errors
+    /// [`MemError::Overflow`].
+    pub fn plan(shape: KvShape, plan: &mut Plan) -> Result<KvSlot, MemError> {
+        let elements = shape.elements()?;
+        let (f16, f32) = match shape.kind {
+            KvType::F16 => (elements, 0),
+            KvType::F32 => (0, elements),
+        };
+        Ok(KvSlot { shape, f16: plan.array(f16)?, f32: plan.array(f32)? })
+    }
+
+    /// Carves a planned cache.
+    ///
+    /// # Errors
+    /// [`MemError`] when the arena is not that of the plan.
+    pub fn carve(arena: &mut Arena<'m>, slot: &KvSlot) -> Result<Self, MemError> {
+        Ok(Self { shape: slot.shape, f16: arena.carve(slot.f16)?, f32: arena.carve(slot.f32)? })
     }
 
     /// Its shape.
@@ -63,15 +117,27 @@ impl<'m> KvCache<'m> {
     }
 
     /// All blocks of a layer, `[block][kv head]`, to be written.
-    pub fn layer_mut(&mut self, layer: usize) -> &mut [u16] {
+    pub fn layer_mut(&mut self, layer: usize) -> LayerMut<'_> {
         let len = self.shape.layer();
-        self.data.get_mut(layer * len..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
+        match self.shape.kind {
+            KvType::F16 => LayerMut::F16(part_mut(self.f16, layer, len)),
+            KvType::F32 => LayerMut::F32(part_mut(self.f32, layer, len)),
+        }
     }
 
-    /// The blocks of one head of a layer.
-    pub fn head(&self, layer: usize, head: usize) -> KvBlocks<'_> {
+    /// The blocks of one head of a layer of an f16 cache; none of another one.
+    pub fn head_f16(&self, layer: usize, head: usize) -> KvBlocks<'_> {
+        self.head(self.f16, layer, head)
+    }
+
+    /// The blocks of one head of a layer of an f32 cache; none of another one.
+    pub fn head_f32(&self, layer: usize, head: usize) -> KvBlocks<'_, f32> {
+        self.head(self.f32, layer, head)
+    }
+
+    fn head<'c, T>(&self, data: &'c [T], layer: usize, head: usize) -> KvBlocks<'c, T> {
         let (len, skip) = (self.shape.layer(), head * self.shape.head_block());
-        let data = self.data.get(layer * len..).and_then(|rest| rest.get(..len)).unwrap_or_default();
+        let data = data.get(layer * len..).and_then(|rest| rest.get(..len)).unwrap_or_default();
         KvBlocks {
             data: data.get(skip..).unwrap_or_default(),
             stride: self.shape.block(),
@@ -79,4 +145,9 @@ impl<'m> KvCache<'m> {
             dim_v: self.shape.dim_v,
         }
     }
+}
+
+/// Part `index` of an array of parts of `len` elements; empty beyond its end.
+fn part_mut<T>(array: &mut [T], index: usize, len: usize) -> &mut [T] {
+    array.get_mut(index * len..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
 }

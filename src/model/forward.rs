@@ -10,6 +10,7 @@ use super::names::Role;
 use super::plan::RunMemory;
 use super::spec::{Mlp, ModelSpec, NormKind, NormPlace, Position, QkNorm, QkvLayout, RopeScaling};
 use super::weights::Weights;
+use crate::kv::{KvType, LayerMut};
 use crate::ops::attention::{self, Heads, Scores};
 use crate::ops::linear::{self, Into, Layer};
 use crate::ops::norm::{self, Inputs, Norm};
@@ -343,7 +344,10 @@ impl Pass<'_, '_> {
         let RunMemory { qkv, kv, angles, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
         let heads = self.forward.heads(layer, self.batch.first, [&*angles[0], &*angles[1]]);
-        attention::store(run, &heads, columns, qkv, kv.layer_mut(layer));
+        match kv.layer_mut(layer) {
+            LayerMut::F16(cache) => attention::store(run, &heads, columns, qkv, cache),
+            LayerMut::F32(cache) => attention::store(run, &heads, columns, qkv, cache),
+        }
     }
 
     /// values = softmax(q K^T * scale) V   [B][H dim_v]
@@ -358,7 +362,11 @@ impl Pass<'_, '_> {
         let RunMemory { qkv, kv, angles, values, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
         let heads = self.forward.heads(layer, self.batch.first, [&*angles[0], &*angles[1]]);
-        attention::attend(run, &heads, &scores, qkv, |head| kv.head(layer, head), first(values, len));
+        let out = first(values, len);
+        match kv.shape().kind {
+            KvType::F16 => attention::attend(run, &heads, &scores, qkv, |head| kv.head_f16(layer, head), out),
+            KvType::F32 => attention::attend(run, &heads, &scores, qkv, |head| kv.head_f32(layer, head), out),
+        }
     }
 
     /// values, rounded   [B][H dim_v]

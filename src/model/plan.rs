@@ -3,7 +3,7 @@
 use super::spec::{ModelSpec, NormPlace, Position};
 use crate::kernels::KV_BLOCK;
 use crate::kernels::Kernels;
-use crate::kv::KvShape;
+use crate::kv::{KvCache, KvShape, KvSlot, KvType};
 use crate::mem::{Arena, MemError, Plan, Slot};
 use crate::ops::{Scratch, attention, linear};
 use crate::tensor::{Act8, Act16, BLOCK, Precision};
@@ -56,13 +56,14 @@ pub struct RunLimits {
     pub workers: usize,
     /// Rounding of activations.
     pub precisions: Precisions,
+    /// Storage of keys and values.
+    pub kv: KvType,
 }
 
 /// The slots of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct RunSlots {
     limits: RunLimits,
-    kv_shape: KvShape,
     scratch_len: usize,
     x: Slot<f32>,
     branch: Slot<f32>,
@@ -77,7 +78,7 @@ pub struct RunSlots {
     /// Logits, `[logits][vocab]`.
     pub logits: Slot<f32>,
     /// Keys and values.
-    pub kv: Slot<u16>,
+    pub kv: KvSlot,
 }
 
 /// The arrays of a run; every array of columns is `[batch][...]`.
@@ -95,7 +96,7 @@ pub struct RunMemory<'m> {
     pub(crate) angles: [&'m mut [f32]; 2],
     pub(crate) scratch: Scratch<'m>,
     pub(crate) logits: &'m mut [f32],
-    pub(crate) kv: crate::kv::KvCache<'m>,
+    pub(crate) kv: KvCache<'m>,
 }
 
 /// `a * b`, checked.
@@ -111,8 +112,8 @@ impl RunSlots {
         kernels: &Kernels,
         plan: &mut Plan,
     ) -> Result<Self, MemError> {
-        let RunLimits { context, batch, logits, workers, precisions } = limits;
-        let [q, k, v] = spec.qkv_rows();
+        let RunLimits { context, batch, logits, workers, precisions, kv } = limits;
+        let [q_rows, k_rows, v_rows] = spec.qkv_rows();
         let widest = spec.embd.max(spec.attention_width());
         let layers = [
             (precisions.qkv, spec.embd),
@@ -131,6 +132,7 @@ impl RunSlots {
         };
         let branch = if spec.norm_place == NormPlace::Before { 0 } else { spec.embd };
         let kv_shape = KvShape {
+            kind: kv,
             layers: spec.layers,
             heads: spec.kv_heads,
             dim_k: spec.dim_k,
@@ -140,20 +142,19 @@ impl RunSlots {
         let scratch_len = scratch_len(spec, batch, kernels)?;
         Ok(Self {
             limits,
-            kv_shape,
             scratch_len,
             x: plan.array(times(batch, spec.embd)?)?,
             branch: plan.array(times(batch, branch)?)?,
             values: plan.array(times(batch, widest)?)?,
             hidden: plan.array(times(batch, spec.ff)?)?,
-            qkv: plan.array(times(batch, q + k + v)?)?,
+            qkv: plan.array(times(batch, q_rows + k_rows + v_rows)?)?,
             q8: plan.array(times(batch, q8)?)?,
             q16: plan.array(times(batch, q16)?)?,
             frequencies: [plan.array(rotated[0] / 2)?, plan.array(rotated[1] / 2)?],
             angles: [plan.array(times(batch, rotated[0])?)?, plan.array(times(batch, rotated[1])?)?],
             scratch: plan.array(times(workers.max(1), scratch_len)?)?,
             logits: plan.array(times(logits, spec.vocab)?)?,
-            kv: plan.array(kv_shape.elements()?)?,
+            kv: KvCache::plan(kv_shape, plan)?,
         })
     }
 
@@ -174,7 +175,7 @@ impl RunSlots {
             angles: [arena.carve(full_angles)?, arena.carve(windowed_angles)?],
             scratch: Scratch { floats: arena.carve(self.scratch)?, len: self.scratch_len },
             logits: arena.carve(self.logits)?,
-            kv: crate::kv::KvCache::new(self.kv_shape, arena.carve(self.kv)?),
+            kv: KvCache::carve(arena, &self.kv)?,
         })
     }
 }

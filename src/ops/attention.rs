@@ -2,7 +2,7 @@
 
 use super::norm::Norm;
 use super::{Runner, column};
-use crate::kernels::{Attention, KV_BLOCK, Kernels, KvBlocks, RopePairs, attention_scratch};
+use crate::kernels::{Attention, KV_BLOCK, Kernels, KvBlocks, KvElement, RopePairs, attention_scratch};
 use crate::mem::split::Tiles;
 
 /// Where heads stand in the columns of q, k and v, and how they are turned.
@@ -57,7 +57,7 @@ impl Heads<'_> {
 
 /// Norms, rotates and stores the keys, and stores the values, of `columns` columns: a job a KV head. `layer` is the
 /// cache's layer, `[block][kv head]`.
-pub fn store(run: Runner<'_>, heads: &Heads<'_>, columns: usize, qkv: &[f32], layer: &mut [u16]) {
+pub fn store<T: KvElement>(run: Runner<'_>, heads: &Heads<'_>, columns: usize, qkv: &[f32], layer: &mut [T]) {
     let kernels = run.kernels();
     let head_block = KV_BLOCK * (heads.dim_k + heads.dim_v);
     let block = heads.kv_heads * head_block;
@@ -76,7 +76,7 @@ pub fn store(run: Runner<'_>, heads: &Heads<'_>, columns: usize, qkv: &[f32], la
             }
             heads.turn(kernels, norm, col, k, turned);
             let position = heads.first + col;
-            (kernels.store_kv)(turned, v, position % KV_BLOCK, tile.line(position / KV_BLOCK));
+            T::store(kernels, turned, v, position % KV_BLOCK, tile.line(position / KV_BLOCK));
         }
     });
 }
@@ -94,12 +94,12 @@ pub struct Scores {
 
 /// Attends: job `column * kv_heads + kv head` writes the results of its group of query heads to
 /// `out: [columns][heads * dim_v]`.
-pub fn attend<'c>(
+pub fn attend<'c, T: KvElement>(
     run: Runner<'_>,
     heads: &Heads<'_>,
     scores: &Scores,
     qkv: &[f32],
-    cache: impl Fn(usize) -> KvBlocks<'c> + Sync,
+    cache: impl Fn(usize) -> KvBlocks<'c, T> + Sync,
     out: &mut [f32],
 ) {
     let kernels = run.kernels();
@@ -117,6 +117,6 @@ pub fn attend<'c>(
         let first = scores.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let Scores { scale, softcap, .. } = *scores;
         let args = Attention { q, kv: cache(head), first, end: position + 1, scale, softcap };
-        (kernels.attention)(&args, tile.line(0), scratch);
+        T::attention(kernels, &args, tile.line(0), scratch);
     });
 }

@@ -3,6 +3,7 @@
 use super::Error;
 use super::text::{TextSlots, TextState};
 use crate::kernels::{self, Kernels};
+use crate::kv::KvType;
 use crate::mem::{Arena, MemError, Plan, Slot};
 use crate::model::plan::{Precisions, RunLimits, RunMemory, RunSlots};
 use crate::model::{Model, ModelSpec};
@@ -18,6 +19,7 @@ pub struct Limits {
     pub(super) text_bytes: usize,
     pub(super) stops: (usize, usize),
     pub(super) precisions: Precisions,
+    pub(super) kv: KvType,
     pub(super) kernels: Option<&'static Kernels>,
 }
 
@@ -32,6 +34,7 @@ impl Default for Limits {
             text_bytes: 0,
             stops: (8, 64),
             precisions: Precisions::default(),
+            kv: KvType::default(),
             kernels: None,
         }
     }
@@ -84,6 +87,11 @@ impl Limits {
     /// How finely activations are rounded, by the layer's role.
     pub fn precisions(self, precisions: Precisions) -> Self {
         Self { precisions, ..self }
+    }
+
+    /// How keys and values are stored: f16, unless 32 bits are asked for.
+    pub fn kv(self, kv: KvType) -> Self {
+        Self { kv, ..self }
     }
 
     /// A kernel table other than the best one of this machine; results do not depend on it.
@@ -167,6 +175,7 @@ impl Slots {
             logits: limits.logits,
             workers: limits.threads,
             precisions: limits.precisions,
+            kv: limits.kv,
         };
         let run = RunSlots::plan(spec, run_limits, limits.table(), &mut plan)?;
         let slots = Slots {

@@ -104,21 +104,29 @@ fn raw_string(bytes: &[u8], prefix: usize) -> Option<usize> {
     Some(start + 1 + until(bytes, start + 1, &stop) + stop.len())
 }
 
-/// The tokens without the modules and functions marked `#[cfg(test)]`.
+/// The tokens without the items marked `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
 pub fn without_tests<'s>(tokens: &[Token<'s>]) -> Vec<Token<'s>> {
-    const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
-        let marked = tokens[at..].iter().map(|t| t.text).take(MARK.len()).eq(MARK);
-        if marked {
-            at += item(&tokens[at + MARK.len()..]) + MARK.len();
-        } else {
-            kept.push(tokens[at]);
-            at += 1;
+        match test_mark(&tokens[at..]) {
+            Some(mark) => at += mark + item(&tokens[at + mark..]),
+            None => {
+                kept.push(tokens[at]);
+                at += 1;
+            }
         }
     }
     kept
+}
+
+/// Number of tokens of an attribute at the front that keeps its item out of a build without tests.
+fn test_mark(tokens: &[Token<'_>]) -> Option<usize> {
+    const MARKS: [&[&str]; 2] =
+        [&["#", "[", "cfg", "(", "test", ")"], &["#", "[", "cfg", "(", "all", "(", "test", ","]];
+    let starts = |mark: &&&[&str]| tokens.iter().take(mark.len()).map(|t| &t.text).eq(mark.iter());
+    MARKS.iter().find(starts)?;
+    Some(tokens.iter().position(|t| t.text == "]")? + 1)
 }
 
 /// Number of tokens of the item at the front: up to its `;`, or up to the `}` that closes its first brace.
@@ -153,9 +161,9 @@ fn literals_and_comments_are_no_tokens() {
 
 #[test]
 fn test_modules_are_cut_out() {
-    let source =
-        "a; #[cfg(test)] use x::{y, z}; b; #[cfg(test)] mod tests { fn f() { g() } } c #[cfg(feature)] d";
+    let source = "a; #[cfg(test)] use x::{y, z}; b; #[cfg(test)] mod tests { fn f() { g() } } c #[cfg(feature)] d \
+                  #[cfg(all(test, any(x, y)))] mod m { } e #[cfg(not(test))] f";
     let all = tokens(source);
     let texts: String = without_tests(&all).iter().map(|t| t.text).collect();
-    assert_eq!(texts, "a;b;c#[cfg(feature)]d");
+    assert_eq!(texts, "a;b;c#[cfg(feature)]de#[cfg(not(test))]f");
 }

@@ -2,7 +2,7 @@
 
 use super::value::{Array, Strings, Value};
 use super::{Gguf, KvEntry, key, walk};
-use crate::format::error::{FormatError, Found};
+use crate::format::error::FormatError;
 use crate::format::field::{Field, Name, What};
 use crate::format::sort::find_by;
 
@@ -183,6 +183,15 @@ impl<'a> Gguf<'a> {
         self.array(key)?.map(|array| array.strings()).transpose()
     }
 
+    /// `general.architecture`, the prefix of the model's own keys.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`], and as [`str`](Self::str).
+    pub fn architecture(&self) -> Result<&'a str, FormatError> {
+        let key = Key::from("general.architecture");
+        self.str(key)?.ok_or(key.missing())
+    }
+
     /// A number for all layers, or an array with one for each of `layers` layers. Bools count as 0 and 1.
     ///
     /// # Errors
@@ -209,12 +218,5 @@ impl<'a> Gguf<'a> {
             }
             Some(_) => Ok(self.u32(key)?.map(PerLayer::All)),
         }
-    }
-}
-
-/// What an error says about a value of another type than a caller asks for.
-impl From<Value<'_>> for Found {
-    fn from(value: Value<'_>) -> Self {
-        value.found()
     }
 }

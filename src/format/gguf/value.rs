@@ -352,8 +352,9 @@ pub(super) fn read_array<'a>(cursor: &mut Cursor<'a>, key: &'a [u8]) -> Result<A
     let total = (len as u64).checked_mul(size as u64).ok_or(FormatError::Overflow { field, offset })?;
     let bytes = cursor.take(total, What::Element)?;
     let array = Array { element, len, bytes, offset, key };
-    let above_1 = bytes.iter().enumerate().find(|(_, byte)| **byte > 1);
-    if let Some((index, &byte)) = above_1.filter(|_| element == ValueType::Bool) {
+    if element == ValueType::Bool
+        && let Some((index, &byte)) = bytes.iter().enumerate().find(|(_, byte)| **byte > 1)
+    {
         return Err(bad_bool(What::Element, array.offset_of(index), byte));
     }
     Ok(array)

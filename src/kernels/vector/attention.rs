@@ -1,4 +1,4 @@
-//! Attention over a cache of f16 keys and values, in chunks of fixed positions.
+//! Attention over a cache of keys and values, in chunks of fixed positions.
 //!
 //! Per query head and chunk: `score[p] = sum_d(q[d] k[d][p]) * scale`, one sum a position with `d` ascending; the cap;
 //! `m = max(score)`; `e[p] = exp(score[p] - m)`; `l = sum(e)` in the 16 lanes `p % 16` and by the tree;
@@ -8,7 +8,7 @@
 //! their part of the cache holds does not matter. No step depends on how queries are grouped or batched.
 
 use super::super::{ATTENTION_CHUNK, Attention, KV_BLOCK, KvBlocks};
-use super::lanes::{LANES, Lanes, larger, maximum, narrow, tree};
+use super::lanes::{Element, LANES, Lanes, larger, maximum, tree};
 use crate::math::{exp, tanh};
 use core::ops::Range;
 
@@ -31,8 +31,8 @@ struct Running {
 }
 
 /// Blocks of one chunk that hold positions that are seen.
-struct Chunk<'x> {
-    kv: KvBlocks<'x>,
+struct Chunk<'x, T> {
+    kv: KvBlocks<'x, T>,
     /// Index of the chunk's first block.
     first_block: usize,
     /// Positions that are seen, counted from the chunk's first.
@@ -41,7 +41,7 @@ struct Chunk<'x> {
     merge: bool,
 }
 
-impl<'x> KvBlocks<'x> {
+impl<'x, T> KvBlocks<'x, T> {
     /// Number of blocks that lie wholly within the data.
     #[inline(always)]
     fn blocks(&self) -> usize {
@@ -54,7 +54,7 @@ impl<'x> KvBlocks<'x> {
 
     /// Keys and values of a block, nothing beyond the last.
     #[inline(always)]
-    fn block(&self, block: usize) -> (&'x [[u16; KV_BLOCK]], &'x [u16]) {
+    fn block(&self, block: usize) -> (&'x [[T; KV_BLOCK]], &'x [T]) {
         let from = block.saturating_mul(self.stride);
         let rest = self.data.get(from..).unwrap_or_default();
         let Some((k, rest)) = rest.split_at_checked(self.dim_k * KV_BLOCK) else { return (&[], &[]) };
@@ -62,7 +62,7 @@ impl<'x> KvBlocks<'x> {
     }
 }
 
-impl Chunk<'_> {
+impl<T> Chunk<'_, T> {
     /// The chunk's blocks that are seen, counted from its first.
     #[inline(always)]
     fn blocks(&self) -> Range<usize> {
@@ -75,9 +75,9 @@ impl Chunk<'_> {
 /// Heads are those that `q`, `out` and `scratch` all have room for, positions those that the cache holds. Without
 /// any position the result is zero.
 #[inline(always)]
-pub(in crate::kernels) fn attention<L: Lanes>(
+pub(in crate::kernels) fn attention<L: Lanes, T: Element>(
     lanes: L,
-    args: &Attention<'_>,
+    args: &Attention<'_, T>,
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
@@ -120,10 +120,10 @@ pub(in crate::kernels) fn attention<L: Lanes>(
 /// One chunk for up to [`GROUP`] heads.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn attend_chunk<L: Lanes>(
+fn attend_chunk<L: Lanes, T: Element>(
     lanes: L,
-    args: &Attention<'_>,
-    chunk: &Chunk<'_>,
+    args: &Attention<'_, T>,
+    chunk: &Chunk<'_, T>,
     group: usize,
     q: &[f32],
     scores: &mut [Scores],
@@ -139,10 +139,10 @@ fn attend_chunk<L: Lanes>(
         let scores = scores.get_mut(head..).unwrap_or_default();
         let running = running.get_mut(head..).unwrap_or_default();
         match heads {
-            4 => attend_heads::<L, 4>(lanes, args, chunk, q, scores, running, out),
-            3 => attend_heads::<L, 3>(lanes, args, chunk, q, scores, running, out),
-            2 => attend_heads::<L, 2>(lanes, args, chunk, q, scores, running, out),
-            _ => attend_heads::<L, 1>(lanes, args, chunk, q, scores, running, out),
+            4 => attend_heads::<L, T, 4>(lanes, args, chunk, q, scores, running, out),
+            3 => attend_heads::<L, T, 3>(lanes, args, chunk, q, scores, running, out),
+            2 => attend_heads::<L, T, 2>(lanes, args, chunk, q, scores, running, out),
+            _ => attend_heads::<L, T, 1>(lanes, args, chunk, q, scores, running, out),
         }
         head += heads;
     }
@@ -150,10 +150,10 @@ fn attend_chunk<L: Lanes>(
 
 /// One chunk for the first `N` heads of `q`, `scores`, `running` and `out`.
 #[inline(always)]
-fn attend_heads<L: Lanes, const N: usize>(
+fn attend_heads<L: Lanes, T: Element, const N: usize>(
     lanes: L,
-    args: &Attention<'_>,
-    chunk: &Chunk<'_>,
+    args: &Attention<'_, T>,
+    chunk: &Chunk<'_, T>,
     q: &[f32],
     scores: &mut [Scores],
     running: &mut [Running],
@@ -183,9 +183,9 @@ fn attend_heads<L: Lanes, const N: usize>(
     let mut at = 0;
     while at < args.kv.dim_v {
         let sums = if args.kv.dim_v - at >= LANES {
-            sum_values::<L, N, true>(lanes, chunk, scores, at)
+            sum_values::<L, T, N, true>(lanes, chunk, scores, at)
         } else {
-            sum_values::<L, N, false>(lanes, chunk, scores, at)
+            sum_values::<L, T, N, false>(lanes, chunk, scores, at)
         };
         let lines = out.chunks_exact_mut(args.kv.dim_v);
         for ((line, sums), running) in lines.zip(&sums).zip(running.iter()) {
@@ -200,10 +200,10 @@ fn attend_heads<L: Lanes, const N: usize>(
 
 /// `sum_d(q[d] k[d][p])` of the 16 positions of a block, for `N` heads.
 #[inline(always)]
-fn score_block<L: Lanes, const N: usize>(
+fn score_block<L: Lanes, T: Element, const N: usize>(
     lanes: L,
     q: &[&[f32]; N],
-    k: &[[u16; KV_BLOCK]],
+    k: &[[T; KV_BLOCK]],
 ) -> [[f32; LANES]; N] {
     // Cut to one length in sight of the compiler, so that the loop needs no checks.
     let mut rows = [&[] as &[f32]; N];
@@ -214,7 +214,7 @@ fn score_block<L: Lanes, const N: usize>(
     let mut sums = [lanes.zero(); N];
     'lines: for d in 0..k.len() {
         let Some(line) = k.get(d) else { break };
-        let line = lanes.widen(line);
+        let line = T::widen(lanes, line);
         for h in 0..N {
             let Some(q) = rows[h].get(d) else { break 'lines };
             sums[h] = lanes.add_scaled(sums[h], *q, line);
@@ -225,7 +225,7 @@ fn score_block<L: Lanes, const N: usize>(
 
 /// Turns the scores of a chunk into exponentials and brings the running softmax up to date.
 #[inline(always)]
-fn soften(softcap: f32, chunk: &Chunk<'_>, scores: &mut Scores, running: &mut Running) {
+fn soften<T>(softcap: f32, chunk: &Chunk<'_, T>, scores: &mut Scores, running: &mut Running) {
     let blocks = chunk.blocks();
     let range = blocks.start * KV_BLOCK..blocks.end * KV_BLOCK;
     let seen = scores.get_mut(range).unwrap_or_default();
@@ -264,9 +264,9 @@ fn soften(softcap: f32, chunk: &Chunk<'_>, scores: &mut Scores, running: &mut Ru
 
 /// `sum_p(e[p] v[p][d])` of the 16 values from `at` on, or, unless `FULL`, of those that are left, for `N` heads.
 #[inline(always)]
-fn sum_values<L: Lanes, const N: usize, const FULL: bool>(
+fn sum_values<L: Lanes, T: Element, const N: usize, const FULL: bool>(
     lanes: L,
-    chunk: &Chunk<'_>,
+    chunk: &Chunk<'_, T>,
     e: &[Scores; N],
     at: usize,
 ) -> [[f32; LANES]; N] {
@@ -284,9 +284,9 @@ fn sum_values<L: Lanes, const N: usize, const FULL: bool>(
         for p in from..to {
             let line = if FULL {
                 let Some(line) = lines.first_chunk() else { break };
-                lanes.widen(line)
+                T::widen(lanes, line)
             } else {
-                lanes.widen(&head(lines, dim - at))
+                T::widen(lanes, &head(lines, dim - at))
             };
             lines = lines.get(dim..).unwrap_or_default();
             for h in 0..N {
@@ -300,8 +300,8 @@ fn sum_values<L: Lanes, const N: usize, const FULL: bool>(
 
 /// The first `count` values, at most 16, and zeros behind them.
 #[inline(always)]
-fn head(values: &[u16], count: usize) -> [u16; LANES] {
-    let mut lanes = [0; LANES];
+fn head<T: Copy + Default>(values: &[T], count: usize) -> [T; LANES] {
+    let mut lanes = [T::default(); LANES];
     for (lane, value) in lanes.iter_mut().zip(values.iter().take(count)) {
         *lane = *value;
     }
@@ -310,15 +310,21 @@ fn head(values: &[u16], count: usize) -> [u16; LANES] {
 
 /// Writes one position of one head: `k` to lane `lane` of the block's keys, `v` to line `lane` of its values.
 #[inline(always)]
-pub(in crate::kernels) fn store_kv(k: &[f32], v: &[f32], lane: usize, block: &mut [u16]) {
+pub(in crate::kernels) fn store_kv<T: Element>(k: &[f32], v: &[f32], lane: usize, block: &mut [T]) {
     let lane = lane % KV_BLOCK;
     let keys = k.len().saturating_mul(KV_BLOCK).min(block.len());
     let (keys, values) = block.split_at_mut(keys);
     for (line, k) in keys.as_chunks_mut::<KV_BLOCK>().0.iter_mut().zip(k) {
-        line[lane] = narrow(*k);
+        line[lane] = T::narrow(*k);
     }
     let values = values.get_mut(lane.saturating_mul(v.len())..).unwrap_or_default();
     for (out, v) in values.iter_mut().zip(v) {
-        *out = narrow(*v);
+        *out = T::narrow(*v);
     }
+}
+
+/// [`store_kv`] for a cache of floats.
+#[inline(always)]
+pub(in crate::kernels) fn store_kv32(k: &[f32], v: &[f32], lane: usize, block: &mut [f32]) {
+    store_kv(k, v, lane, block);
 }

@@ -52,6 +52,9 @@ pub(in crate::kernels) trait Lanes: Copy {
     /// Zeros.
     fn zero(self) -> Self::Floats;
 
+    /// Takes floats as they are.
+    fn load(self, x: &[f32; LANES]) -> Self::Floats;
+
     /// Converts f16 bits exactly, subnormal numbers included, whatever the floating-point environment.
     fn widen(self, h: &[u16; LANES]) -> Self::Floats;
 
@@ -60,6 +63,40 @@ pub(in crate::kernels) trait Lanes: Copy {
 
     /// Lane by lane.
     fn to_array(self, x: Self::Floats) -> [f32; LANES];
+}
+
+/// A number of the cache.
+pub(in crate::kernels) trait Element: Copy + Default {
+    /// 16 of them as floats, exactly.
+    fn widen<L: Lanes>(lanes: L, line: &[Self; LANES]) -> L::Floats;
+
+    /// The nearest one, ties to even.
+    fn narrow(x: f32) -> Self;
+}
+
+/// f16 bits.
+impl Element for u16 {
+    #[inline(always)]
+    fn widen<L: Lanes>(lanes: L, line: &[u16; LANES]) -> L::Floats {
+        lanes.widen(line)
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> u16 {
+        narrow(x)
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen<L: Lanes>(lanes: L, line: &[f32; LANES]) -> L::Floats {
+        lanes.load(line)
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> f32 {
+        x
+    }
 }
 
 /// Plain Rust for any machine.
@@ -72,6 +109,11 @@ impl Lanes for Portable {
     #[inline(always)]
     fn zero(self) -> [f32; LANES] {
         [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> [f32; LANES] {
+        *x
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ mod lanes;
 mod norm;
 mod quantize;
 
-pub(super) use attention::{GROUP, attention, store_kv};
+pub(super) use attention::{GROUP, attention, store_kv, store_kv32};
 pub(super) use elementwise::{activate, activate_mul, add, rope, scale, softcap};
 #[allow(unused_imports, reason = "the tables of some targets need them")]
 pub(super) use lanes::Lanes;
@@ -35,7 +35,9 @@ macro_rules! for_vector_kernels {
             softcap(x: &mut [f32], cap: f32);
             rope(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]);
             attention(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]);
+            attention32(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]);
             store_kv(k: &[f32], v: &[f32], lane: usize, block: &mut [u16]);
+            store_kv32(k: &[f32], v: &[f32], lane: usize, block: &mut [f32]);
             log_sum_exp(x: &[f32]) -> f32;
         }
     };
@@ -87,6 +89,11 @@ pub(super) mod scalar {
 
         #[inline(always)]
         pub(super) fn attention(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
+            super::super::attention(super::super::lanes::Portable, args, out, scratch);
+        }
+
+        #[inline(always)]
+        pub(super) fn attention32(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]) {
             super::super::attention(super::super::lanes::Portable, args, out, scratch);
         }
     }

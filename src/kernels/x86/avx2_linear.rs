@@ -1,4 +1,5 @@
 //! AVX2 and F16C: eight rows side by side, no fused multiply-add.
+#![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};

@@ -22,6 +22,12 @@ impl Lanes for Avx {
     }
 
     #[inline(always)]
+    fn load(self, x: &[f32; 16]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has AVX. Reads the 64 bytes of `x`, without alignment.
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
     fn widen(self, h: &[u16; 16]) -> [__m256; 2] {
         // SAFETY: the value proves that the machine has F16C. Reads the 32 bytes of `h`, which need no alignment. The
         // conversion ignores the DAZ and FTZ bits.
@@ -58,12 +64,22 @@ impl Lanes for Avx {
 mod body {
     pub(super) use crate::kernels::vector::{
         activate, activate_mul, add, layer_norm, log_sum_exp, quantize8, quantize16, rms_norm, rope, scale,
-        softcap, store_kv,
+        softcap, store_kv, store_kv32,
     };
 
     #[inline(always)]
     pub(super) fn attention(args: &crate::kernels::Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
         // Only the function that is compiled for these features calls this, so the machine has them.
+        crate::kernels::vector::attention(super::Avx(()), args, out, scratch);
+    }
+
+    #[inline(always)]
+    pub(super) fn attention32(
+        args: &crate::kernels::Attention<'_, f32>,
+        out: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        // As above.
         crate::kernels::vector::attention(super::Avx(()), args, out, scratch);
     }
 }
