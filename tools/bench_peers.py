@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Speed of Locutor and of llama.cpp on the same file, the same lengths and the same threads, in turns.
 
-Each turn starts both programs afresh, and each warms up once before it measures: a prompt of P tokens from an empty cache, then N tokens
-one by one from an empty cache. llama.cpp gets batches of 512 and runs both with and without flash attention; the setting with the better
-median counts. What is printed is the median over the turns, with the least and the greatest, and the ratio of the medians.
+Each turn starts both programs afresh, and each warms up once before it measures: a prompt of P tokens from an empty
+cache, then N tokens one by one from an empty cache. llama.cpp gets batches of 512 and runs both with and without
+flash attention; the setting with the better median counts. What is printed is the median over the turns, with the
+least and the greatest, and the ratio of the medians.
 """
 
 import argparse
@@ -41,8 +42,12 @@ def main():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path, help="a GGUF file with weights")
-    parser.add_argument("-p", "--prompt", type=int, default=512, metavar="P", help="tokens of the prompt; default %(default)s")
-    parser.add_argument("-n", "--decode", type=int, default=128, metavar="N", help="tokens one by one; default %(default)s")
+    parser.add_argument(
+        "-p", "--prompt", type=int, default=512, metavar="P", help="tokens of the prompt; default %(default)s"
+    )
+    parser.add_argument(
+        "-n", "--decode", type=int, default=128, metavar="N", help="tokens one by one; default %(default)s"
+    )
     parser.add_argument("-t", "--threads", default="1,2", metavar="LIST", help="default %(default)s")
     parser.add_argument("-r", "--runs", type=int, default=5, metavar="R", help="turns; default %(default)s")
     parser.add_argument("--require", type=float, metavar="RATIO", help="exit status 1 if a ratio is lower")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compares Locutor's tokenizer with the references that tools/tokenizer_reference.py made, in both directions.
 
-For every family and every string: the ids with control texts as ordinary text (`tokenize --no-special`), the ids with control texts as
-tokens and the tokens that the file wants at the ends (`tokenize`), and what the ids decode to (`detokenize`). Prints a line for
-each family; the exit status is 1 if anything differs.
+For every family and every string: the ids with control texts as ordinary text (`tokenize --no-special`), the ids
+with control texts as tokens and the tokens that the file wants at the ends (`tokenize`), and what the ids decode to
+(`detokenize`). Prints a line for each family; the exit status is 1 if anything differs.
 """
 
 import argparse
@@ -47,7 +47,9 @@ def check(tool, directory, family, show):
         differences("special", show, records, special, lambda r: spaced(before + r.get("special", r["plain"]) + after)),
         differences("back", show, records, back, lambda record: record.get("back", record["text"]), json.loads),
     ]
-    print(f"{family:10} {len(records)} strings; different ids: {counts[0]} plain, {counts[1]} special; different text: {counts[2]}")
+    print(
+        f"{family:10} {len(records)} strings; different ids: {counts[0]} plain, {counts[1]} special; different text: {counts[2]}"
+    )
     return sum(counts)
 
 

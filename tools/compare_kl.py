@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """How far Locutor and llama.cpp are from the model that a GGUF file holds.
 
-The truth is what transformers computes in float32 with the dequantised weights, on windows of an English text. For each engine: the mean
-Kullback-Leibler divergence KL(truth || engine) over the whole vocabulary, in nats; how often its most likely token is the truth's;
-and its perplexity. Exit status 1 if Locutor's mean divergence is greater than llama.cpp's, its agreement lower, or its
-perplexity more than 0.5 % off the truth's. With --max-kl that bound takes the place of the comparison with llama.cpp.
+The truth is what transformers computes in float32 with the dequantised weights, on windows of an English text. For
+each engine: the mean Kullback-Leibler divergence KL(truth || engine) over the whole vocabulary, in nats; how often
+its most likely token is the truth's; and its perplexity. Exit status 1 if Locutor's mean divergence is greater than
+llama.cpp's, its agreement lower, or its perplexity more than 0.5 % off the truth's. With --max-kl that bound takes
+the place of the comparison with llama.cpp.
 
-Every window is a sequence of its own, which begins with the token that the file wants there, if any. llama.cpp runs as it
-does by default: half-precision keys and values, flash attention where it has it.
+Every window is a sequence of its own, which begins with the token that the file wants there, if any. llama.cpp runs
+as it does by default: half-precision keys and values, flash attention where it has it.
 
-The truth is kept in $LOCUTOR_REFERENCE/cache, 4 bytes a position and token of the vocabulary: 0.9 GB for SmolLM2 and 4.8 GB for Gemma 3 with
-the whole text.
+The truth is kept in $LOCUTOR_REFERENCE/cache, 4 bytes a position and token of the vocabulary: 0.9 GB for SmolLM2
+and 4.8 GB for Gemma 3 with the whole text.
 """
 
 import argparse
@@ -51,7 +52,9 @@ def arguments():
     parser.add_argument("model", type=pathlib.Path, help="a GGUF file with weights")
     parser.add_argument("--text", type=pathlib.Path, default=TEXT, help="default: %(default)s")
     parser.add_argument("--window", type=int, default=512, metavar="N", help="tokens in a window; default %(default)s")
-    parser.add_argument("--positions", type=int, metavar="N", help="stop after so many; default: all whole windows of the text")
+    parser.add_argument(
+        "--positions", type=int, metavar="N", help="stop after so many; default: all whole windows of the text"
+    )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of llama.cpp; default %(default)s")
     parser.add_argument("--max-kl", type=float, metavar="NATS", help="the greatest mean divergence allowed")
     parser.add_argument("--peers-only", action="store_true", help="leave Locutor out")
@@ -174,10 +177,17 @@ def add_window(scores, ids, truth, engines):
 
 def report(scores, as_json):
     if not as_json:
-        print(f"{'engine':10} {'positions':>9} {'mean KL, nats':>14} {'greatest KL':>12} {'top-1':>8} {'perplexity':>11}")
+        print(
+            f"{'engine':10} {'positions':>9} {'mean KL, nats':>14} {'greatest KL':>12} {'top-1':>8} {'perplexity':>11}"
+        )
     for name, score in scores.items():
         if as_json:
-            figures = {"engine": name, "positions": score.positions, "mean_kl_nats": score.mean_kl, "greatest_kl_nats": score.greatest}
+            figures = {
+                "engine": name,
+                "positions": score.positions,
+                "mean_kl_nats": score.mean_kl,
+                "greatest_kl_nats": score.greatest,
+            }
             print(json.dumps(figures | {"top1_agreement": score.top1, "perplexity": score.perplexity}))
         else:
             line = f"{name:10} {score.positions:9} {score.mean_kl:14.3e} {score.greatest:12.3e} {score.top1:8.3%} {score.perplexity:11.4f}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes a GGUF file again with its matrices as F32, F16 or BF16; everything else stays as it is.
 
-The values are those of gguf.quants.dequantize, rounded to nearest even for F16 and BF16. With such files the error of an engine's
-arithmetic shows by itself, without that of quantised activations.
+The values are those of gguf.quants.dequantize, rounded to nearest even for F16 and BF16. With such files the error
+of an engine's arithmetic shows by itself, without that of quantised activations.
 """
 
 import argparse
@@ -46,7 +46,11 @@ def convert(source, target, kind, file_type):
 
 def copy_metadata(reader, writer, file_type):
     for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type", "general.quantization_version"):
+        if name.startswith("GGUF.") or name in (
+            "general.architecture",
+            "general.file_type",
+            "general.quantization_version",
+        ):
             continue
         element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), field.types[0], sub_type=element)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the golden files of tests/golden/: tiny models with the logits of transformers, and blocks of the quantised types.
+"""Makes the golden files of tests/golden/: tiny models with the logits of transformers, and blocks of the quantised
+types.
 
 tests/golden/README.md describes the files. Everything is a function of fixed seeds. `--check` compares instead of
-writing; both ways each model file is also read by llama.cpp and by transformers' own GGUF reader, and the figures are
-printed.
+writing; both ways each model file is also read by llama.cpp and by transformers' own GGUF reader, and the figures
+are printed.
 """
 
 import argparse
@@ -109,7 +110,9 @@ def cross_check(path, tiny, ids, logits, kind):
     with peers.Llama(path, context=256, kv_type=Kind.F32) as llama:
         llama_error = peers.nmse(logits, llama.logits(ids))
     limit = LIMIT.get(kind, LIMIT[tiny_models.gguf_architecture(tiny.config)])
-    line = f"{path.name:28} {path.stat().st_size:7} bytes, logits std {logits.std():.2f}, llama.cpp NMSE {llama_error:.1e}"
+    line = (
+        f"{path.name:28} {path.stat().st_size:7} bytes, logits std {logits.std():.2f}, llama.cpp NMSE {llama_error:.1e}"
+    )
     wrong = not llama_error < limit
     read_back = peers.transformers_model(path, **not_in_gguf(tiny.config))
     reader_error = peers.nmse(logits, peers.transformers_logits(read_back, ids))
@@ -133,9 +136,15 @@ BLOCKS = 10
 ROWS, COLUMNS = 12, 96
 # where the half-precision scales lie in a block
 SCALES = {
-    Kind.Q8_0: [0], Kind.Q4_0: [0], Kind.Q4_1: [0, 2], Kind.Q5_0: [0], Kind.Q5_1: [0, 2],
-    Kind.Q4_K: [0, 2], Kind.Q5_K: [0, 2], Kind.Q6_K: [208],
-}  # fmt: skip
+    Kind.Q8_0: [0],
+    Kind.Q4_0: [0],
+    Kind.Q4_1: [0, 2],
+    Kind.Q5_0: [0],
+    Kind.Q5_1: [0, 2],
+    Kind.Q4_K: [0, 2],
+    Kind.Q5_K: [0, 2],
+    Kind.Q6_K: [208],
+}
 
 
 def write_quants(path):

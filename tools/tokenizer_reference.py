@@ -7,24 +7,27 @@ $LOCUTOR_REFERENCE/tokenizers/:
   FAMILY.gguf     a link to the file with the vocabulary
   FAMILY.jsonl    a line for each string: {"text": …, "plain": [ids], "special": [ids], "back": …}
 
-`plain` takes the texts of control tokens as ordinary text; `special`, which is left out where it is the same, as the tokens they name;
-neither has a token added at the ends. `back` is what the ids of `plain` decode to, and is left out where that is the text again.
+`plain` takes the texts of control tokens as ordinary text; `special`, which is left out where it is the same, as
+the tokens they name; neither has a token added at the ends. `back` is what the ids of `plain` decode to, and is
+left out where that is the text again.
 
-The truth for byte-level BPE is Hugging Face `tokenizers`, with the pre-tokenizer each family's own tokenizer.json has, built from
-the vocabulary and merges of the GGUF file. The truth for SentencePiece is Google's `sentencepiece`, with a model built from the
-pieces and scores of the GGUF file; there each stretch between control tokens is a text of its own and has its own space put before it,
-as in Meta's code and in Llama 2's tokenizer.json.
+The truth for byte-level BPE is Hugging Face `tokenizers`, with the pre-tokenizer each family's own tokenizer.json
+has, built from the vocabulary and merges of the GGUF file. The truth for SentencePiece is Google's `sentencepiece`,
+with a model built from the pieces and scores of the GGUF file; there each stretch between control tokens is a text
+of its own and has its own space put before it, as in Meta's code and in Llama 2's tokenizer.json.
 
-llama.cpp reads the same file and must agree but for what EXPLAINED lists, else the exit status is 1. In each case listed the truth is the
-software the model was trained with:
+llama.cpp reads the same file and must agree but for what EXPLAINED lists, else the exit status is 1. In each case
+listed the truth is the software the model was trained with:
 
-  - llama.cpp makes a control token of any token whose text is that of some model's end of text. So `</s>` in Qwen's vocabulary, an ordinary
-    token there, is matched; and in Gemma's, where the user-defined token is HTML's, it is not.
-  - sentencepiece replaces spaces by U+2581 before it looks for user-defined pieces, so that U+2581 in a text is a space. Gemma has
-    user-defined pieces for runs of spaces; llama.cpp finds them in spaces only.
+  - llama.cpp makes a control token of any token whose text is that of some model's end of text. So `</s>` in Qwen's
+    vocabulary, an ordinary token there, is matched; and in Gemma's, where the user-defined token is HTML's, it is
+    not.
+  - sentencepiece replaces spaces by U+2581 before it looks for user-defined pieces, so that U+2581 in a text is a
+    space. Gemma has user-defined pieces for runs of spaces; llama.cpp finds them in spaces only.
 
-Besides: a GGUF file does not say that Qwen's tokenizer.json normalises to NFC. These ids are those without normalising, in both programs.
-Not every vocabulary has a token for every byte (SmolLM2's lacks some control characters); both programs then drop the byte.
+Besides: a GGUF file does not say that Qwen's tokenizer.json normalises to NFC. These ids are those without
+normalising, in both programs. Not every vocabulary has a token for every byte (SmolLM2's lacks some control
+characters); both programs then drop the byte.
 """
 
 import argparse
@@ -45,9 +48,7 @@ import corpus
 import peers
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 FAMILIES = {
     "gpt-2": "vocabs/ggml-vocab-gpt-2.gguf",
     "smollm": "models/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -61,7 +62,9 @@ FAMILIES = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", nargs="*", default=list(FAMILIES), help=f"one of {', '.join(FAMILIES)}; all if none")
-    parser.add_argument("--differences", type=int, default=0, metavar="N", help="print the first N strings llama.cpp differs on")
+    parser.add_argument(
+        "--differences", type=int, default=0, metavar="N", help="print the first N strings llama.cpp differs on"
+    )
     options = parser.parse_args()
     texts = corpus.strings()
     directory = peers.reference_root() / "tokenizers"
@@ -84,7 +87,9 @@ class Fields:
 
     def __init__(self, path):
         fields = gguf.GGUFReader(path).fields
-        get = lambda key, default=None: fields[f"tokenizer.ggml.{key}"].contents() if f"tokenizer.ggml.{key}" in fields else default
+        get = lambda key, default=None: (
+            fields[f"tokenizer.ggml.{key}"].contents() if f"tokenizer.ggml.{key}" in fields else default
+        )
         self.model = get("model")
         self.tokens = get("tokens")
         self.types = get("token_type")
@@ -174,7 +179,9 @@ class SentencePiece:
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
         self.control = dict(reversed(pair) for pair in fields.of_type(CONTROL, UNKNOWN)) if special else {}
         longest_first = sorted(self.control, key=len, reverse=True)
-        self.split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")").split if special else lambda text: [text]
+        self.split = (
+            re.compile("(" + "|".join(map(re.escape, longest_first)) + ")").split if special else lambda text: [text]
+        )
 
     def encode(self, text):
         """Each stretch between control tokens is a text of its own, as in Meta's code and in Llama 2's tokenizer.json."""
@@ -208,7 +215,10 @@ def compare_with_llama(family, path, records, show):
                 counts[bool(explained(text))] += 1
                 if not explained(text) and counts[False] <= show:
                     print(f"  {mode} {text!r:.200}\n    expected  {expected[:40]}\n    llama.cpp {found[:40]}")
-    print(f"{family:10} {len(records)} strings; llama.cpp differs {counts[True]} times as explained, {counts[False]} times not", flush=True)
+    print(
+        f"{family:10} {len(records)} strings; llama.cpp differs {counts[True]} times as explained, {counts[False]} times not",
+        flush=True,
+    )
     return counts[False]
 
 
