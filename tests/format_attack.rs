@@ -611,7 +611,7 @@ fn same(built: &Val, got: locutor::format::Value<'_>) -> bool {
                 return false;
             }
             if array.element == ValueType::String {
-                let strings = array.strings().unwrap().map(|s| Value::Str(s));
+                let strings = array.strings().unwrap().map(Value::Str);
                 return values.iter().zip(strings).all(|(a, b)| same(a, b));
             }
             values.iter().enumerate().all(|(i, a)| same(a, array.get(i).unwrap()))
