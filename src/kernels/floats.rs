@@ -12,6 +12,9 @@ use core::marker::PhantomData;
 /// Lanes of a sum.
 const LANES: usize = 16;
 
+/// Groups of rows between the one that is read for the first time and the one that is asked for; as in `rows`.
+const AHEAD: usize = 2;
+
 /// An instruction set that holds the 16 lanes of a sum. A value of the type is the proof that the CPU has it.
 pub(super) trait Wide: Copy {
     /// Whether there are registers for 16 sums at a time, or for four.
@@ -30,27 +33,52 @@ pub(super) trait Wide: Copy {
     fn load_bf16(self, from: Run<'_, u16>) -> Self::Lanes;
     /// `acc + w * x`, each rounded.
     fn add_product(self, acc: Self::Lanes, w: Self::Lanes, x: Self::Lanes) -> Self::Lanes;
+    /// Asks for `bytes` bytes of memory from `start` on to be brought near. Any address is allowed.
+    fn prefetch(self, start: *const u8, bytes: usize);
     /// Lane `l` takes lane `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
     fn tree(self, v: Self::Lanes) -> f32;
 }
 
 /// 16 elements of a row, all inside, at any alignment.
 pub(super) struct Run<'w, B> {
-    bytes: RawBytes<'w>,
-    elements: PhantomData<B>,
+    start: *const u8,
+    elements: PhantomData<&'w B>,
 }
 
-impl<'w, B> Run<'w, B> {
-    #[inline(always)]
-    fn new(row: RawBytes<'w>, first: usize) -> Option<Self> {
-        let bytes = row.sub(first.checked_mul(size_of::<B>())?, LANES * size_of::<B>())?;
-        Some(Self { bytes, elements: PhantomData })
-    }
-
+impl<B> Run<'_, B> {
     /// The first element; 16 of them may be read.
     #[inline(always)]
     pub(super) fn as_ptr(&self) -> *const u8 {
-        self.bytes.as_ptr()
+        self.start
+    }
+}
+
+/// Some rows, cut into runs of 16 elements.
+struct Panel<'w, B, const R: usize> {
+    starts: [*const u8; R],
+    runs: usize,
+    rows: PhantomData<&'w B>,
+}
+
+impl<'w, B, const R: usize> Panel<'w, B, R> {
+    #[inline(always)]
+    fn new(rows: &[RawBytes<'w>; R]) -> Self {
+        let mut panel = Self { starts: [core::ptr::null(); R], runs: usize::MAX, rows: PhantomData };
+        for r in 0..R {
+            panel.starts[r] = rows[r].as_ptr();
+            panel.runs = panel.runs.min(rows[r].len() / (LANES * size_of::<B>()));
+        }
+        panel
+    }
+
+    /// Run `index` of row `row`; `None` behind the last whole run of the shortest row.
+    #[inline(always)]
+    fn run(&self, row: usize, index: usize) -> Option<Run<'w, B>> {
+        if index >= self.runs {
+            return None;
+        }
+        let start = self.starts[row].wrapping_add(index * LANES * size_of::<B>());
+        Some(Run { start, elements: PhantomData })
     }
 }
 
@@ -132,7 +160,7 @@ impl<W: Wide, T: FloatWeights> Tile<'_, '_, '_, W, T> {
                     let start = (line + c).min(self.lines - 1) * cols;
                     *x = self.x.get(start..start + cols).unwrap_or_default();
                 }
-                let sums = dots::<W, T, R, C>(self.isa, &w, &x, cols);
+                let sums = dots::<W, T, R, C>(self.isa, &w, &x, cols, line == 0);
                 for (c, sums) in sums.iter().enumerate() {
                     let out = self.out.line(line + c).get_mut(row..self.rows).unwrap_or_default();
                     for (out, sum) in out.iter_mut().zip(sums) {
@@ -144,36 +172,44 @@ impl<W: Wide, T: FloatWeights> Tile<'_, '_, '_, W, T> {
     }
 }
 
-/// The dot products of `R` rows with `C` columns of `cols` values, `[column][row]`.
+/// The dot products of `R` rows with `C` columns of `cols` values, `[column][row]`. At the first use of the rows those
+/// [`AHEAD`] are asked for.
 #[inline(always)]
 fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     isa: W,
     w: &[RawBytes<'_>; R],
     x: &[&[f32]; C],
     cols: usize,
+    first_use: bool,
 ) -> [[f32; R]; C] {
+    let panel = Panel::<T::Bits, R>::new(w);
+    let mut chunks: [&[[f32; LANES]]; C] = [&[]; C];
+    for c in 0..C {
+        chunks[c] = x[c].as_chunks().0;
+    }
     let mut acc = [[isa.zero(); R]; C];
-    for first in (0..cols).step_by(LANES) {
+    let step = R * LANES * size_of::<T::Bits>();
+    let ahead = w[0].as_ptr().wrapping_add(AHEAD * R * w[0].len());
+    for i in 0..cols / LANES {
+        if first_use {
+            isa.prefetch(ahead.wrapping_add(i * step), step);
+        }
         let mut weights = [isa.zero(); R];
         for r in 0..R {
-            weights[r] = match Run::new(w[r], first) {
-                Some(run) => T::load(isa, run),
-                None => isa.load(&core::array::from_fn(|i| T::value(w[r].read(first + i)))),
-            };
+            if let Some(run) = panel.run(r, i) {
+                weights[r] = T::load(isa, run);
+            }
         }
         for c in 0..C {
-            let rest = x[c].get(first..).unwrap_or_default();
-            let values = match rest.first_chunk::<LANES>() {
-                Some(values) => isa.load(values),
-                None => isa.load(&core::array::from_fn(|i| rest.get(i).copied().unwrap_or(0.0))),
-            };
+            let values = chunks[c].get(i).map_or(isa.zero(), |values| isa.load(values));
             for r in 0..R {
                 acc[c][r] = isa.add_product(acc[c][r], weights[r], values);
             }
         }
     }
-    // Behind the last value stand zeros on both sides. A lane is never -0 (it starts at 0), so adding their product
-    // changes nothing.
+    if !cols.is_multiple_of(LANES) {
+        rest::<W, T, R, C>(isa, w, x, cols / LANES * LANES, &mut acc);
+    }
     let mut sums = [[0.0; R]; C];
     for c in 0..C {
         for r in 0..R {
@@ -181,4 +217,33 @@ fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
         }
     }
     sums
+}
+
+/// The last, incomplete run, from value `first` on.
+///
+/// Behind the last value stand zeros on both sides. A lane is never -0 (it starts at 0), so adding their product changes
+/// nothing.
+#[inline(always)]
+fn rest<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
+    isa: W,
+    w: &[RawBytes<'_>; R],
+    x: &[&[f32]; C],
+    first: usize,
+    acc: &mut [[W::Lanes; R]; C],
+) {
+    let mut values = [[0.0; LANES]; C];
+    for c in 0..C {
+        for (to, from) in values[c].iter_mut().zip(x[c].get(first..).unwrap_or_default()) {
+            *to = *from;
+        }
+    }
+    for r in 0..R {
+        let mut weights = [0.0; LANES];
+        for (i, to) in weights.iter_mut().enumerate() {
+            *to = T::value(w[r].read(first + i));
+        }
+        for c in 0..C {
+            acc[c][r] = isa.add_product(acc[c][r], isa.load(&weights), isa.load(&values[c]));
+        }
+    }
 }

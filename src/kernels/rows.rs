@@ -139,6 +139,18 @@ impl<'w, L: Lanes> Rows<'w, L> {
         let start = self.bytes.as_ptr().wrapping_add(index * size_of::<B>());
         Some(At { start, stride: self.stride, rows: PhantomData, block: PhantomData })
     }
+
+    /// Hands all parts of the first `blocks` blocks to `sink` and asks for the memory of rows to come.
+    #[inline(always)]
+    fn parts<T: Weights>(&self, isa: L, blocks: usize, sink: &mut impl Sink<L>) {
+        let ahead = self.bytes.as_ptr().wrapping_add(AHEAD * self.bytes.len());
+        let bytes = L::ROWS * size_of::<T>();
+        for index in 0..blocks {
+            let Some(at) = self.block::<T>(index) else { return };
+            isa.prefetch(ahead.wrapping_add(index * bytes), bytes);
+            T::parts(isa, at, sink);
+        }
+    }
 }
 
 /// The same block `B` of [`Lanes::ROWS`] rows, all inside the matrix.
@@ -536,8 +548,7 @@ fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L
 /// Columns that are computed together; more than so many are worth turning the weights into scratch memory.
 const COLUMNS: usize = 4;
 
-/// Groups of rows between the one that is read and the one that is asked for, in the direct path. Rows are short
-/// streams that a hardware prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
+/// Groups of rows between the one that is read and the one that is asked for. Rows are short streams that a hardware prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
 const AHEAD: usize = 3;
 
 /// A linear layer of type `T`; to be inlined into a root function with the instruction set of `isa`.
@@ -581,10 +592,7 @@ fn tile<L: Lanes, T: Weights, A: Act>(
         let Some(group) = Rows::<L>::new(w, first) else { return };
         if let Some(scratch) = scratch.as_deref_mut() {
             let mut pack = Pack::<L, T> { isa, rest: scratch, weights: PhantomData };
-            for index in 0..parts / T::PARTS {
-                let Some(at) = group.block::<T>(index) else { break };
-                T::parts(isa, at, &mut pack);
-            }
+            group.parts::<T>(isa, parts / T::PARTS, &mut pack);
         }
         let mut strip = Strip { out: &mut *out, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
         let weights = Source::<L, T> { isa, group, packed: scratch.as_deref(), weights: PhantomData };
@@ -640,13 +648,7 @@ impl<L: Lanes, T: Weights> Source<'_, '_, L, T> {
                 dot.part(unpack::<L, T>(isa, line));
             }
         } else {
-            let ahead = self.group.bytes.as_ptr().wrapping_add(AHEAD * self.group.bytes.len());
-            let bytes = L::ROWS * size_of::<T>();
-            for index in 0..parts / T::PARTS {
-                let Some(at) = self.group.block::<T>(index) else { break };
-                isa.prefetch(ahead.wrapping_add(index * bytes), bytes);
-                T::parts(isa, at, &mut dot);
-            }
+            self.group.parts::<T>(isa, parts / T::PARTS, &mut dot);
         }
         for (c, acc) in dot.acc.iter().enumerate().take(count) {
             let mut lanes = [0.0; 16];

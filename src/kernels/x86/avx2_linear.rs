@@ -47,6 +47,15 @@ unsafe fn load16(p: *const u8) -> __m128i {
     unsafe { _mm_loadu_si128(p.cast()) }
 }
 
+/// Asks for `bytes` bytes from `start` on, into the second cache.
+#[inline(always)]
+fn prefetch(start: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch has no effect that a program can see, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) }
+    }
+}
+
 impl Lanes for Avx2 {
     const ROWS: usize = 8;
     type Int = __m256i;
@@ -211,10 +220,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn prefetch(self, start: *const u8, bytes: usize) {
-        for line in (0..bytes).step_by(64) {
-            // SAFETY: a prefetch has no effect that a program can see, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) }
-        }
+        prefetch(start, bytes);
     }
 }
 
@@ -363,6 +369,11 @@ impl Wide for Avx2 {
     #[inline(always)]
     fn add_product(self, acc: [__m256; 2], w: [__m256; 2], x: [__m256; 2]) -> [__m256; 2] {
         [self.add(acc[0], self.mul(w[0], x[0])), self.add(acc[1], self.mul(w[1], x[1]))]
+    }
+
+    #[inline(always)]
+    fn prefetch(self, start: *const u8, bytes: usize) {
+        prefetch(start, bytes);
     }
 
     #[inline(always)]

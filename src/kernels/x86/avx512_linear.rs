@@ -58,6 +58,15 @@ unsafe fn load32(p: *const u8) -> __m256i {
     unsafe { _mm256_loadu_si256(p.cast()) }
 }
 
+/// Asks for `bytes` bytes from `start` on, into the second cache.
+#[inline(always)]
+fn prefetch(start: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch has no effect that a program can see, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) }
+    }
+}
+
 impl Lanes for Avx512 {
     const ROWS: usize = 16;
     type Int = __m512i;
@@ -230,10 +239,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn prefetch(self, start: *const u8, bytes: usize) {
-        for line in (0..bytes).step_by(64) {
-            // SAFETY: a prefetch has no effect that a program can see, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) }
-        }
+        prefetch(start, bytes);
     }
 }
 
@@ -323,6 +329,11 @@ impl Wide for Avx512 {
     #[inline(always)]
     fn add_product(self, acc: __m512, w: __m512, x: __m512) -> __m512 {
         self.add(acc, self.mul(w, x))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, start: *const u8, bytes: usize) {
+        prefetch(start, bytes);
     }
 
     #[inline(always)]
