@@ -166,11 +166,15 @@ impl Lanes for Avx2 {
         w: &[__m256i; 8],
         x: &[&Act8; N],
     ) -> [[__m256i; N]; 2] {
+        let mut q = [&x[0].q; N];
+        for c in 0..N {
+            q[c] = &x[c].q;
+        }
         match codes {
-            Codes::Unsigned4 => dot_bytes::<N, 8, false>(self, halves, w, x),
-            Codes::Unsigned5 => dot_bytes::<N, 4, false>(self, halves, w, x),
-            Codes::Signed6 => dot_bytes::<N, 4, true>(self, halves, w, x),
-            Codes::Signed8 => dot_bytes::<N, 1, true>(self, halves, w, x),
+            Codes::Unsigned4 => dot_bytes::<N, 8, false>(self, halves, w, &q),
+            Codes::Unsigned5 => dot_bytes::<N, 4, false>(self, halves, w, &q),
+            Codes::Signed6 => dot_bytes::<N, 4, true>(self, halves, w, &q),
+            Codes::Signed8 => dot_bytes::<N, 1, true>(self, halves, w, &q),
         }
     }
 
@@ -182,10 +186,29 @@ impl Lanes for Avx2 {
         w: &[__m256i; 8],
         x: &[&Act16; N],
     ) -> [[__m256i; N]; 2] {
-        match codes {
-            Codes::Unsigned4 | Codes::Unsigned5 => dot_words::<N, false>(self, halves, w, x),
-            Codes::Signed6 | Codes::Signed8 => dot_words::<N, true>(self, halves, w, x),
+        let (mut hi, mut lo) = ([&x[0].hi; N], [&x[0].lo; N]);
+        for c in 0..N {
+            (hi[c], lo[c]) = (&x[c].hi, &x[c].lo);
         }
+        let (mut sums, low) = match codes {
+            Codes::Unsigned4 => (
+                dot_bytes::<N, 8, false>(self, halves, w, &hi),
+                dot_bytes::<N, 8, false>(self, halves, w, &lo),
+            ),
+            Codes::Unsigned5 => (
+                dot_bytes::<N, 4, false>(self, halves, w, &hi),
+                dot_bytes::<N, 4, false>(self, halves, w, &lo),
+            ),
+            Codes::Signed6 | Codes::Signed8 => return dot_words(self, halves, w, x),
+        };
+        for half in 0..2 {
+            for c in 0..N {
+                // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+                sums[half][c] =
+                    unsafe { _mm256_add_epi32(_mm256_slli_epi32::<8>(sums[half][c]), low[half][c]) };
+            }
+        }
+        sums
     }
 
     #[inline(always)]
@@ -241,15 +264,16 @@ fn quad(_: Avx2, q: &[i8; BLOCK], g: usize) -> __m256i {
 /// Sums of products of bytes.
 ///
 /// `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs in 16 bits. `CHUNK` such registers are added in 16
-/// bits before they are widened, which is exact: activations are -127 to 127, so a pair is at most 2 * 15 * 127 = 3810
-/// in size for weights of 4 bits, 7874 for 5, 2 * 32 * 127 = 8128 for 6 signed ones, and 2 * 128 * 127 = 32512 for
-/// bytes; times 8, 4, 4 and 1 that is below 2^15. For signed weights the sign goes to the activation.
+/// bits before they are widened, which is exact. Activations are -128 to 127, so a pair is at most 2 * 15 * 128 = 3840
+/// in size for weights of 4 bits and 7936 for 5; times 8 and 4 that is below 2^15. For signed weights the sign goes to
+/// the activation, which then must not be -128: 2 * 32 * 127 = 8128 for 6 bits, times 4, and 2 * 128 * 127 = 32512 for
+/// bytes.
 #[inline(always)]
 fn dot_bytes<const N: usize, const CHUNK: usize, const SIGNED: bool>(
     isa: Avx2,
     halves: bool,
     w: &[__m256i; 8],
-    x: &[&Act8; N],
+    x: &[&[i8; BLOCK]; N],
 ) -> [[__m256i; N]; 2] {
     let mut sums = [[isa.splat(0); N]; 2];
     for first in (0..8).step_by(CHUNK) {
@@ -257,7 +281,7 @@ fn dot_bytes<const N: usize, const CHUNK: usize, const SIGNED: bool>(
         let mut pairs = [isa.splat(0); N];
         for g in first..first + CHUNK {
             for c in 0..N {
-                let q = quad(isa, &x[c].q, g);
+                let q = quad(isa, x[c], g);
                 // SAFETY: instructions on registers, which a value of `Avx2` stands for.
                 unsafe {
                     let pair = if SIGNED {
@@ -280,11 +304,11 @@ fn dot_bytes<const N: usize, const CHUNK: usize, const SIGNED: bool>(
     sums
 }
 
-/// Sums of products of bytes with 16-bit activations, both as 16-bit numbers: `vpmaddwd` is exact for them.
+/// Sums of products of signed bytes with 16-bit activations, both as 16-bit numbers: `vpmaddwd` is exact for them.
 ///
 /// The even and the odd bytes of a quad of weights meet the same of the activations, so nothing is shuffled.
 #[inline(always)]
-fn dot_words<const N: usize, const SIGNED: bool>(
+fn dot_words<const N: usize>(
     isa: Avx2,
     halves: bool,
     w: &[__m256i; 8],
@@ -311,11 +335,8 @@ fn dot_words<const N: usize, const SIGNED: bool>(
         let half = if halves { g / 4 } else { 0 };
         // SAFETY: instructions on registers, which a value of `Avx2` stands for.
         unsafe {
-            let (we, wo) = if SIGNED {
-                (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w[g])), _mm256_srai_epi16::<8>(w[g]))
-            } else {
-                (_mm256_and_si256(w[g], _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(w[g]))
-            };
+            let we = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w[g]));
+            let wo = _mm256_srai_epi16::<8>(w[g]);
             for c in 0..N {
                 let e = _mm256_madd_epi16(we, _mm256_set1_epi32(even[c][g]));
                 let o = _mm256_madd_epi16(wo, _mm256_set1_epi32(odd[c][g]));
