@@ -61,9 +61,7 @@ fn with_tokenizer(
         return work(model.tokenizer().ok_or("the embedded model has no tokenizer")?);
     };
     let named = |error: &dyn std::error::Error| format!("{}: {error}", crate::open::name(Some(path)));
-    // SAFETY: read only for as long as this call takes, like any file that is read in pieces; a change meanwhile
-    // cannot reach the header, which is copied.
-    let file = unsafe { FileBytes::map(path) }.map_err(|error| named(&error))?;
+    let file = FileBytes::open(path).map_err(|error| named(&error))?;
     let counts = gguf::scan(file.header(), file.bytes().file_len()).map_err(|error| named(&error))?;
     let mut plan = Plan::new();
     let (tables, slots) = (Gguf::plan(&counts, &mut plan)?, Tokenizer::plan(&counts, &mut plan)?);
