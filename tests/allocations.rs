@@ -1,0 +1,54 @@
+//! A counting allocator: nothing is allocated once a session exists.
+
+use locutor::model::Model;
+use locutor::sample::Sampler;
+use locutor::session::{Budget, Limits};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// One test alone: tests of one file share the counter.
+#[test]
+fn a_prompt_and_200_decoded_tokens_allocate_nothing() {
+    let bytes = std::fs::read(format!("{}/examples/model/story.gguf", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let model = Model::from_slice(&bytes).unwrap();
+    for threads in [1, 2] {
+        let mut session = model.session(Limits::new().context(250).threads(threads)).unwrap();
+        session.set_ignore_end(true);
+        let mut sampler = Sampler::greedy().temperature(0.8).unwrap().repeat_penalty(1.1).unwrap().seed(3);
+        // The pool's threads may still be starting: the first pass waits for them.
+        session.feed("Once").unwrap();
+        session.advance(Budget::Unlimited).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        session.feed(" upon a time there was a girl who had a little dog.").unwrap();
+        let mut bytes_shown = 0;
+        for _ in 0..200 {
+            if let Some(piece) = session.next_piece(&mut sampler).unwrap() {
+                bytes_shown += piece.len();
+            }
+        }
+        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "with {threads} thread(s)");
+        assert!(bytes_shown > 200);
+    }
+}
