@@ -9,6 +9,7 @@
 #include "locutor.h"
 
 #include <fcntl.h>
+#include <fenv.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -502,9 +503,12 @@ struct call {
     void *context;
 };
 
+/* Threads of engines often round or flush numbers in ways of their own. */
 static void *call_work(void *argument) {
     struct call *call = argument;
+    fesetround(FE_UPWARD);
     call->work(call->context);
+    CHECK(fegetround() == FE_UPWARD);
     return NULL;
 }
 
@@ -613,6 +617,46 @@ static void sameness(const locutor_model *model, const char *expected) {
         locutor_session_destroy(session);
         free(memory);
     }
+}
+
+/* The logits behind a prompt, which the caller frees. */
+static float *logits_of(const locutor_model *model, const locutor_session_params *params, size_t *n) {
+    locutor_session *session = NULL;
+    const float *logits;
+    float *copy;
+    int32_t ready = 0;
+    OK(locutor_session_create(model, params, &session, NULL));
+    OK(locutor_session_feed_text(session, "One day a fox saw the moon", 26, 0, NULL));
+    OK(locutor_session_advance(session, NULL, &ready));
+    OK(locutor_session_logits(session, &logits, n));
+    copy = malloc(*n * sizeof *copy);
+    if (!copy) abort();
+    memcpy(copy, logits, *n * sizeof *copy);
+    locutor_session_destroy(session);
+    return copy;
+}
+
+/* The same bits on threads that round upward, and the rounding is theirs again afterwards. */
+static void rounding(const locutor_model *model) {
+    locutor_session_params params = session_params();
+    struct host host;
+    size_t n, m;
+    float *expected = logits_of(model, &params, &n), *logits;
+    memset(&host, 0, sizeof host);
+    host.style = 2;
+    fesetround(FE_UPWARD);
+    logits = logits_of(model, &params, &m);
+    CHECK(fegetround() == FE_UPWARD);
+    fesetround(FE_TONEAREST);
+    CHECK(n == m && !memcmp(expected, logits, n * sizeof *logits));
+    free(logits);
+    params.threads = 3;
+    params.run = run_jobs;
+    params.run_user = &host;
+    logits = logits_of(model, &params, &m);
+    CHECK(n == m && !memcmp(expected, logits, n * sizeof *logits));
+    free(logits);
+    free(expected);
 }
 
 static void numbers(const locutor_model *model) {
@@ -726,6 +770,7 @@ int main(int argc, char **argv) {
     tokenizer(model);
     wrong_calls(model);
     sameness(model, expected);
+    rounding(model);
     numbers(model);
     locutor_model_destroy(model);
     sources(argv[2], strtoull(argv[3], NULL, 10), expected);
