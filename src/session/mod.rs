@@ -84,6 +84,22 @@ impl Workers<'_> {
     }
 }
 
+/// An [`Exec`] whose threads all work in the default floating-point environment, whatever their owner set.
+struct Shielded<'e>(&'e dyn Exec);
+
+impl Exec for Shielded<'_> {
+    fn workers(&self) -> usize {
+        self.0.workers()
+    }
+
+    fn run(&self, workers: usize, work: &(dyn Fn() + Sync)) {
+        self.0.run(workers, &|| {
+            let _float_env = FloatEnv::enter();
+            work();
+        });
+    }
+}
+
 /// One conversation: tokens, their keys and values, and the logits of the last one.
 #[derive(Debug)]
 pub struct Session<'m> {
@@ -286,9 +302,9 @@ impl<'m> Session<'m> {
         let forward = self.model.forward();
         let ids = self.memory.tokens.get(self.done..).and_then(|rest| rest.get(..cursor.columns));
         let batch = Batch { ids: ids.unwrap_or_default(), first: self.done, wanted_from: cursor.wanted_from };
-        let exec = self.workers.exec();
+        let exec = Shielded(self.workers.exec());
         let memory = &mut self.memory.run;
-        let tools = Tools { exec, kernels: self.kernels };
+        let tools = Tools { exec: &exec, kernels: self.kernels };
         let mut pass = Pass { forward, batch, memory, tools };
         while let Some(phase) = forward.phase(cursor.phase) {
             let jobs = forward.jobs(phase, &batch);
