@@ -61,8 +61,10 @@ static int take(struct options *o, const char *option, const char *value) {
     else if (!strcmp(option, "--threads")) o->session.threads = (uint32_t)number(option, value);
     else if (!strcmp(option, "--isa")) o->session.isa = value;
     else if (!strcmp(option, "--stop") && o->n_stops < MOST_STOPS) {
+        size_t len = strlen(value);
         o->stops[o->n_stops] = value;
-        o->stop_lens[o->n_stops++] = strlen(value);
+        o->stop_lens[o->n_stops++] = len;
+        if (len > o->session.stop_bytes) o->session.stop_bytes = (uint32_t)len;
     } else return 0;
     return 1;
 }
@@ -94,7 +96,8 @@ static int32_t generate(locutor_session *session, const struct options *o) {
     if (!status) status = locutor_session_set_stops(session, o->stops, o->stop_lens, o->n_stops);
     if (!status) status = locutor_session_set_max_tokens(session, o->max_tokens);
     if (!status) status = locutor_session_set_ignore_end(session, o->ignore_eos);
-    if (!status) status = locutor_session_feed_text(session, o->prompt, strlen(o->prompt), 0, NULL);
+    if (!status)
+        status = locutor_session_feed_text(session, o->prompt, strlen(o->prompt), LOCUTOR_TEXT_MARKUP, NULL);
     if (!status) status = locutor_event_init(&event, sizeof event);
     if (!status && o->echo) fputs(o->prompt, stdout);
     while (!status) {
@@ -125,7 +128,11 @@ int main(int argc, char **argv) {
     locutor_model_params_init(&o.model, sizeof o.model);
     locutor_session_params_init(&o.session, sizeof o.session);
     locutor_sampler_params_init(&o.sampler, sizeof o.sampler);
+    /* What the command-line tool takes if not told otherwise. */
+    o.sampler.temperature = 0.7f;
+    o.sampler.min_p = 0;
     parse(&o, argc, argv);
+    o.session.text_bytes = (uint32_t)strlen(o.prompt) + 1;
 
     status = locutor_model_create(&o.model, &model, &error);
     if (!status) status = locutor_session_create(model, &o.session, &session, &error);

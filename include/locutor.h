@@ -27,8 +27,8 @@
  *         }
  *         locutor_session_set_sampler(session, &ap);
  *         locutor_session_feed_text(session, "Once upon a time", 16, 0, NULL);
- *         while (locutor_session_step(session, NULL, &event) == LOCUTOR_OK && event.kind != LOCUTOR_EVENT_DONE)
- *             fwrite(event.text, 1, event.text_len, stdout);
+ *         while (!locutor_session_step(session, NULL, &event) && event.kind != LOCUTOR_EVENT_DONE)
+ *             fwrite(event.text, 1, (size_t)event.text_len, stdout);
  *         locutor_session_destroy(session);
  *         locutor_model_destroy(model);
  *         return 0;
@@ -244,6 +244,15 @@ typedef void (*locutor_work_fn)(void *context);
  * Fewer calls are fine, from any threads, even none: the library does itself what is left. `workers` is at least 2. */
 typedef void (*locutor_run_fn)(void *user, uint32_t workers, locutor_work_fn work, void *context);
 
+/* locutor_session_params.kv */
+#define LOCUTOR_KV_F16 0 /* 16-bit floats */
+#define LOCUTOR_KV_F32 1 /* 32-bit floats: twice the memory */
+
+/* locutor_session_params.precision */
+#define LOCUTOR_PRECISION_MIXED 0 /* 16 bits for queries, keys, values and logits, 8 bits for the rest */
+#define LOCUTOR_PRECISION_8 8     /* 8 bits everywhere */
+#define LOCUTOR_PRECISION_16 16   /* 16 bits everywhere: nearly 32-bit floats */
+
 typedef struct locutor_session_params {
     uint32_t struct_size;
     uint32_t flags;      /* 0 */
@@ -255,6 +264,9 @@ typedef struct locutor_session_params {
     uint32_t text_bytes; /* longest text fed at once; default 0: four a token of the context */
     uint32_t stops;      /* most stop strings; default 8 */
     uint32_t stop_bytes; /* bytes of the longest stop string; default 64 */
+    uint32_t kv;         /* LOCUTOR_KV_*: storage of keys and values; default LOCUTOR_KV_F16 */
+    uint32_t precision;  /* LOCUTOR_PRECISION_*: rounding of activations for quantised weights; default
+                            LOCUTOR_PRECISION_MIXED */
     uint32_t reserved;   /* 0 */
     const char *isa;     /* borrows; name of the kernels, such as "scalar"; default NULL: the best of this processor */
     locutor_run_fn run;  /* keeps; the host's job system; default NULL */

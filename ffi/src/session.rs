@@ -7,8 +7,11 @@ use crate::model::ModelObject;
 use crate::status::{Status, export};
 use core::ffi::c_char;
 use engine::kernels;
+use engine::kv::KvType;
+use engine::model::plan::Precisions;
 use engine::sample::Sampler;
 use engine::session::{Limits, Session};
+use engine::tensor::Precision;
 
 /// `locutor_session`.
 pub struct SessionObject {
@@ -62,6 +65,13 @@ impl SessionObject {
     }
 }
 
+pub const KV_F16: u32 = 0;
+pub const KV_F32: u32 = 1;
+
+pub const MIXED: u32 = 0;
+pub const BITS_8: u32 = 8;
+pub const BITS_16: u32 = 16;
+
 sized_struct! {
     /// `locutor_session_params`.
     SessionParams {
@@ -73,6 +83,8 @@ sized_struct! {
         text_bytes: u32 = 0,
         stops: u32 = 8,
         stop_bytes: u32 = 64,
+        kv: u32 = KV_F16,
+        precision: u32 = MIXED,
         reserved: u32 = 0,
         isa: In<c_char> = In::null(),
         run: Option<RunFn> = None,
@@ -86,7 +98,20 @@ impl SessionParams {
             return Err(Failure::Param("flags and reserved must be 0"));
         }
         let number = |n: u32| usize::try_from(n).map_err(|_| Status::PARAM);
+        let kv = match self.kv {
+            KV_F16 => KvType::F16,
+            KV_F32 => KvType::F32,
+            _ => return Err(Failure::Param("kv is none of LOCUTOR_KV_*")),
+        };
+        let precisions = match self.precision {
+            MIXED => Precisions::default(),
+            BITS_8 => Precisions::all(Precision::Bits8),
+            BITS_16 => Precisions::all(Precision::Bits16),
+            _ => return Err(Failure::Param("precision is none of LOCUTOR_PRECISION_*")),
+        };
         let limits = Limits::new()
+            .kv(kv)
+            .precisions(precisions)
             .context(number(self.context)?)
             .batch(number(self.batch)?)
             .logits(number(self.logits)?)

@@ -134,7 +134,7 @@ fn expected(
     let mut sampler = Sampler::new(params).unwrap();
     session.set_stops(stops).unwrap();
     session.set_max_tokens(tokens);
-    session.feed(PROMPT).unwrap();
+    session.feed_markup(PROMPT).unwrap();
     let mut text = PROMPT.to_owned();
     loop {
         match session.next_piece(&mut sampler) {
@@ -155,7 +155,9 @@ fn the_program_says_what_rust_says() {
             command.arg("-m").arg(&model).args(options.split_whitespace()).arg("Once upon a time");
             String::from_utf8(run(&mut command).stdout).unwrap()
         };
-        let (limits, params) = (Limits::new(), Params::default());
+        // The defaults of the command-line tool.
+        let params = Params { temperature: 0.7, min_p: 0.0, ..Params::default() };
+        let limits = Limits::new();
         let seeded = Params { seed: 42, ..params };
         assert_eq!(says("-n 40 --seed 42"), expected(&model, limits, seeded, Some(40), &[]));
         assert_eq!(

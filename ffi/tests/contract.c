@@ -406,6 +406,12 @@ static void wrong_calls(const locutor_model *model) {
     params.flags = 1;
     STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, NULL));
     params = session_params();
+    params.kv = 2;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, NULL));
+    params = session_params();
+    params.precision = 1;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, NULL));
+    params = session_params();
     params.threads = 100000;
     STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, NULL));
     params = session_params();
@@ -636,6 +642,27 @@ static float *logits_of(const locutor_model *model, const locutor_session_params
     return copy;
 }
 
+/* Finer storage and rounding: more memory, nearly the same numbers. */
+static void precision(const locutor_model *model) {
+    locutor_session_params params = session_params();
+    locutor_session_plan plan, finer;
+    size_t n, m, i;
+    float *usual = logits_of(model, &params, &n), *fine;
+    double difference = 0;
+    OK(locutor_session_plan_init(&plan, sizeof plan));
+    OK(locutor_session_plan_init(&finer, sizeof finer));
+    OK(locutor_session_get_plan(model, &params, &plan, NULL));
+    params.kv = LOCUTOR_KV_F32;
+    params.precision = LOCUTOR_PRECISION_16;
+    OK(locutor_session_get_plan(model, &params, &finer, NULL));
+    CHECK(finer.kv_bytes == 2 * plan.kv_bytes);
+    fine = logits_of(model, &params, &m);
+    for (i = 0; i < n && n == m; i++) difference = fmax(difference, fabs(usual[i] - fine[i]));
+    CHECK(difference > 0 && difference < 1);
+    free(usual);
+    free(fine);
+}
+
 /* The same bits on threads that round upward, and the rounding is theirs again afterwards. */
 static void rounding(const locutor_model *model) {
     locutor_session_params params = session_params();
@@ -770,6 +797,7 @@ int main(int argc, char **argv) {
     tokenizer(model);
     wrong_calls(model);
     sameness(model, expected);
+    precision(model);
     rounding(model);
     numbers(model);
     locutor_model_destroy(model);
