@@ -35,7 +35,7 @@ mod other {
     }
 }
 
-#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(test, any(target_feature = "sse", target_arch = "aarch64")))]
 mod tests {
     extern crate std;
 
@@ -47,7 +47,7 @@ mod tests {
 
     #[cfg(target_arch = "aarch64")]
     use crate::kernels::aarch64::float_env::disturb;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_feature = "sse")]
     use crate::kernels::x86::float_env::disturb;
 
     /// Results through subnormal numbers and through every way of rounding.

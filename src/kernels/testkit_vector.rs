@@ -254,6 +254,66 @@ fn scalar() {
     battery(&SCALAR);
 }
 
+/// FNV-1a of the bits of many results, any NaN counted as one.
+struct Digest(u64);
+
+impl Digest {
+    fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn floats(&mut self, x: &[f32]) {
+        for x in x {
+            let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
+            self.bytes(&bits.to_le_bytes());
+        }
+    }
+}
+
+/// The bits of every kernel as they were when this was written. They must not change: between machines, compilers and
+/// versions of this library, or what hosts have recorded no longer replays.
+#[test]
+fn bits_are_pinned() {
+    let (mut rng, mut digest) = (Rng(10), Digest(0xcbf2_9ce4_8422_2325));
+    for x in inputs(&mut rng, 129) {
+        let (w, b) = (rng.units(129, 2.0), rng.units(129, 1.0));
+        for f in ACTIVATIONS {
+            let mut x = x.clone();
+            (SCALAR.activate)(f, &mut x);
+            digest.floats(&x);
+        }
+        let mut out = vec![0.0; 129];
+        (SCALAR.rms_norm)(&x, &w, 1e-5, &mut out);
+        digest.floats(&out);
+        (SCALAR.layer_norm)(&x, &w, &b, 1e-5, &mut out);
+        digest.floats(&out);
+        (SCALAR.rope)(RopePairs::Interleaved, &mut out, &w[..64], &b[..64]);
+        (SCALAR.rope)(RopePairs::Halves, &mut out, &w[..64], &b[..64]);
+        (SCALAR.softcap)(&mut out, 1.5);
+        digest.floats(&out);
+        digest.floats(&[(SCALAR.log_sum_exp)(&x)]);
+        let mut act8 = [Act8 { scale: 0.0, sum: 0, q: [0; 32] }; 4];
+        let mut act16 = [Act16 { scale: 0.0, sum: 0, hi: [0; 32], lo: [0; 32] }; 4];
+        (SCALAR.quantize8)(&x, &mut act8);
+        (SCALAR.quantize16)(&x, &mut act16);
+        for (a, b) in act8.iter().zip(&act16) {
+            digest.floats(&[a.scale, b.scale]);
+            digest.bytes(&a.q.map(|q| q as u8));
+            digest.bytes(&b.hi.map(|q| q as u8));
+            digest.bytes(&b.lo.map(|q| q as u8));
+        }
+    }
+    let cache = Cache::new(&mut rng, &SCALAR, 700, (64, 80));
+    let q = rng.units(3 * 64, 2.0);
+    for (first, end) in RANGES {
+        let args = Attention { q: &q, kv: cache.kv(), first, end, scale: 0.125, softcap: (end % 2) as f32 };
+        digest.floats(&attend(&SCALAR, &args));
+    }
+    assert_eq!(digest.0, 0x0556_08d1_7b3b_3b5b, "{:#018x}", digest.0);
+}
+
 #[track_caller]
 fn close(what: &str, got: f32, exact: f64, bound: f64) {
     assert!((got as f64 - exact).abs() <= bound, "{what}: {got:e} instead of {exact:e}, bound {bound:e}");
