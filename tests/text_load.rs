@@ -182,7 +182,6 @@ fn missing_and_unknown_parts() {
     let missing =
         |build, key: &'static str| assert_eq!(error(&without(build, key)), TextError::Missing { key });
     missing(bpe(), "tokenizer.ggml.model");
-    missing(bpe(), "tokenizer.ggml.pre");
     missing(bpe(), TOKENS);
     missing(bpe(), MERGES);
     missing(spm(), TOKENS);
@@ -190,8 +189,8 @@ fn missing_and_unknown_parts() {
     let unknown = |key: &str, name: &str| error(&with(bpe(), key, Val::str(name))).to_string();
     let expected = "`tokenizer.ggml.model` is `bert`, which is not supported";
     assert_eq!(unknown("tokenizer.ggml.model", "bert"), expected);
-    let expected = "`tokenizer.ggml.pre` is `default`, which is not supported";
-    assert_eq!(unknown("tokenizer.ggml.pre", "default"), expected);
+    let expected = "`tokenizer.ggml.pre` is `falcon`, which is not supported";
+    assert_eq!(unknown("tokenizer.ggml.pre", "falcon"), expected);
     assert!(unknown("tokenizer.ggml.pre", &"x".repeat(100_000)).len() < 200);
     for key in
         ["tokenizer.ggml.model", "tokenizer.ggml.pre", TOKENS, TYPES, MERGES, "tokenizer.chat_template"]

@@ -95,7 +95,7 @@ fn sentencepiece(blank_first: bool) -> Tokenizer<'static> {
 }
 
 static BYTE_LEVEL: LazyLock<Vec<Tokenizer<'static>>> =
-    LazyLock::new(|| ["gpt-2", "llama-bpe", "qwen2", "smollm"].map(byte_level).into());
+    LazyLock::new(|| ["gpt-2", "llama-bpe", "qwen2", "smollm", "default"].map(byte_level).into());
 static SENTENCEPIECE: LazyLock<Vec<Tokenizer<'static>>> =
     LazyLock::new(|| [true, false].map(sentencepiece).into());
 

@@ -1,6 +1,7 @@
 //! Every family against the ids that Hugging Face `tokenizers` and `sentencepiece` find for tens of thousands of texts.
 //!
-//! The files come from `tools/tokenizer_reference.py`; without them the test says so and passes.
+//! The files come from `tools/tokenizer_reference.py`; without them the test says so and passes. More families are held
+//! against the few dozen texts that come with llama.cpp's vocabularies, from `tools/reference.sh vocabs`.
 
 use locutor::format::{Gguf, gguf};
 use locutor::mem::{Arena, Plan};
@@ -89,3 +90,28 @@ macro_rules! families {
 }
 
 families!(gpt2 "gpt-2", llama_bpe "llama-bpe", qwen2 "qwen2", smollm "smollm", llama_spm "llama-spm", gemma3 "gemma3");
+
+/// Compares the texts that come with a vocabulary of llama.cpp: what `transformers` makes of them.
+fn compare_few(family: &str) {
+    let model = reference().join("vocabs").join(format!("ggml-vocab-{family}.gguf"));
+    let read = |kind: &str| std::fs::read_to_string(model.with_extension(format!("gguf.{kind}"))).ok();
+    let (Some(texts), Some(ids)) = (read("inp"), read("out")) else {
+        println!("{family}: skipped, no vocabulary; `tools/reference.sh vocabs` gets it");
+        return;
+    };
+    let tokenizer = open(&model);
+    let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
+    assert!(texts.len() >= 40);
+    for (text, ids) in texts.iter().zip(ids.lines()) {
+        let expected: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(tokenizer.encode_vec(text, Specials::Plain).unwrap(), expected, "{family}: {text:?}");
+    }
+    println!("{family}: {} texts, no difference", texts.len());
+}
+
+#[test]
+fn the_texts_that_come_with_the_vocabularies() {
+    let all =
+        ["gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3", "mpt", "refact", "starcoder", "command-r"];
+    all.iter().for_each(|family| compare_few(family));
+}

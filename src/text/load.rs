@@ -138,7 +138,7 @@ impl<'a> Tokenizer<'a> {
 
 /// The pre-tokenizer, whether whole pieces may be tokens, and whether a begin of text is added when no key says it.
 fn read_pretokenizer(gguf: &Gguf<'_>) -> Result<(Pretokenizer, bool, bool), TextError> {
-    let name = gguf.bytes(PRE)?.ok_or(TextError::Missing { key: PRE })?;
+    let name = gguf.bytes(PRE)?.unwrap_or(b"default");
     let known = Pretokenizer::from_name(name);
     let (pretokenizer, whole) = known.ok_or(TextError::Unsupported { key: PRE, got: Name::new(name) })?;
     let is_glm = name.starts_with(b"glm");

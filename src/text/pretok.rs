@@ -7,6 +7,9 @@
 //! * Llama 3: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 //! * Qwen 2: that of Llama 3 with `\p{N}` in place of `\p{N}{1,3}`
 //! * SmolLM: every digit stands alone, and what lies between digits is cut by the pattern of GPT-2
+//! * default, which llama.cpp uses for files that name none: runs of `[\p{P}$+<=>^~|]` stand alone, what lies between
+//!   is cut by the pattern of GPT-2, then numbers are cut from the blank before them, then threes of ASCII digits from
+//!   the rest of the number
 
 use super::unicode::{Class, class_of};
 
@@ -22,6 +25,8 @@ pub enum Pretokenizer {
     Qwen2,
     /// SmolLM and StarCoder: single digits, then GPT-2.
     SmolLm,
+    /// What llama.cpp does for files that do not say.
+    Default,
 }
 
 impl Pretokenizer {
@@ -31,6 +36,7 @@ impl Pretokenizer {
     /// The names are those that llama.cpp maps to the same expressions.
     pub fn from_name(name: &[u8]) -> Option<(Self, bool)> {
         Some(match name {
+            b"default" => (Self::Default, false),
             b"gpt-2" | b"phi-2" | b"mpt" | b"olmo" | b"jais" | b"gigachat" | b"mellum" | b"exaone4"
             | b"trillion" | b"granite-docling" | b"a.x-4.0" => (Self::Gpt2, false),
             b"llama-bpe" | b"llama3" | b"llama-v3" | b"falcon3" | b"falcon-h1" | b"pixtral" | b"lfm2"
@@ -47,15 +53,6 @@ impl Pretokenizer {
     /// The pieces of `text`, in order; together they are the whole text.
     pub fn split<'t>(&self, text: &'t str) -> Splits<'t> {
         Splits { pretokenizer: *self, rest: text, segment: 0 }
-    }
-
-    /// Length in bytes of the first piece of `text`, of which the part behind is not cut by any other rule.
-    fn first(&self, text: &str) -> usize {
-        match self {
-            Self::Gpt2 | Self::SmolLm => gpt2(text),
-            Self::Llama3 => llama3(text, 3),
-            Self::Qwen2 => llama3(text, 1),
-        }
     }
 }
 
@@ -74,21 +71,33 @@ impl<'t> Iterator for Splits<'t> {
     fn next(&mut self) -> Option<&'t str> {
         let first = self.rest.chars().next()?;
         let len = match self.pretokenizer {
+            Pretokenizer::Gpt2 => gpt2(self.rest),
+            Pretokenizer::Llama3 => llama3(self.rest, 3),
+            Pretokenizer::Qwen2 => llama3(self.rest, 1),
             Pretokenizer::SmolLm if stands_alone(first) => first.len_utf8(),
-            Pretokenizer::SmolLm => {
-                if self.segment == 0 {
-                    self.segment = self.rest.find(stands_alone).unwrap_or(self.rest.len());
-                }
-                let len = gpt2(self.rest.get(..self.segment).unwrap_or(self.rest));
-                self.segment = self.segment.saturating_sub(len);
-                len
+            Pretokenizer::SmolLm => self.in_segment(|rest| run(rest, |c| !stands_alone(c)), gpt2),
+            Pretokenizer::Default => {
+                let is_point = is_point(first);
+                self.in_segment(|rest| run(rest, |c| self::is_point(c) == is_point), between_points)
             }
-            other => other.first(self.rest),
         };
         // Every scanner returns the end of a character behind at least one; if one ever did not, the rest is one piece.
         let (piece, rest) = self.rest.split_at_checked(len).filter(|_| len > 0).unwrap_or((self.rest, ""));
         self.rest = rest;
         Some(piece)
+    }
+}
+
+impl Splits<'_> {
+    /// The length that `first` finds in the segment that the text begins with. `segment` says how long that is; it is asked
+    /// once a segment, or a text of one segment would cost its length for every piece.
+    fn in_segment(&mut self, segment: impl Fn(&str) -> usize, first: impl Fn(&str) -> usize) -> usize {
+        if self.segment == 0 {
+            self.segment = segment(self.rest);
+        }
+        let len = first(self.rest.get(..self.segment).unwrap_or(self.rest));
+        self.segment = self.segment.saturating_sub(len);
+        len
     }
 }
 
@@ -117,6 +126,12 @@ fn is_newline(character: char) -> bool {
     matches!(character, '\r' | '\n')
 }
 
+/// `[\p{P}$+<=>^~|]`
+fn is_point(character: char) -> bool {
+    class_of(character) == Class::Punctuation
+        || matches!(character, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|')
+}
+
 /// Length of the longest start of `text` whose characters all fulfil `wanted`.
 fn run(text: &str, wanted: impl Fn(char) -> bool) -> usize {
     text.find(|character| !wanted(character)).unwrap_or(text.len())
@@ -141,6 +156,28 @@ fn gpt2(text: &str) -> usize {
         Some(Class::Space) | None => spaces(text),
         Some(_) => blank + run(word, is_mark),
     }
+}
+
+/// The default's pieces of what lies between points.
+fn between_points(text: &str) -> usize {
+    let mut characters = text.chars();
+    let first = characters.next();
+    match (first.map(class_of), characters.next().map(class_of)) {
+        (Some(Class::Number), _) => digits(text),
+        (Some(Class::Space), Some(Class::Number)) => first.map_or(0, char::len_utf8),
+        _ => gpt2(text),
+    }
+}
+
+/// A three of ASCII digits, or the part of a number before the next one.
+fn digits(text: &str) -> usize {
+    let three = |text: &str| matches!(text.as_bytes(), [b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', ..]);
+    if three(text) {
+        return 3;
+    }
+    let mut ends = text.char_indices();
+    let end = ends.find(|(at, character)| !is_number(*character) || three(behind(text, *at)));
+    end.map_or(text.len(), |(at, _)| at)
 }
 
 /// `'s|'t|'re|'ve|'m|'ll|'d`
@@ -218,6 +255,7 @@ fn spaces(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::Pretokenizer::{Default, Gpt2, Llama3, Qwen2, SmolLm};
     use super::*;
     use proptest::prelude::*;
     use std::vec::Vec;
@@ -273,16 +311,25 @@ mod tests {
     }
 
     #[test]
+    fn default_pieces() {
+        let cut = |text| pieces(Pretokenizer::Default, text);
+        assert_eq!(cut("I'll go, $12 34!"), ["I", "'", "ll", " go", ",", " ", "$", "12", " ", "34", "!"]);
+        assert_eq!(cut("12345678 x1²34567"), ["123", "456", "78", " x", "1²", "345", "67"]);
+        assert_eq!(cut("a  «b» `c`\n\nd"), ["a", "  ", "«", "b", "»", " `", "c", "`", "\n", "\n", "d"]);
+        assert_eq!(cut("\n1\t\t2"), ["\n", "1", "\t", "\t", "2"]);
+    }
+
+    #[test]
     fn names() {
         assert_eq!(Pretokenizer::from_name(b"llama-bpe"), Some((Pretokenizer::Llama3, true)));
-        assert_eq!(Pretokenizer::from_name(b"default"), None);
+        assert_eq!(Pretokenizer::from_name(b"default"), Some((Pretokenizer::Default, false)));
         assert_eq!(Pretokenizer::from_name(b""), None);
     }
 
     proptest! {
         #[test]
         fn pieces_are_the_whole_text(text in "(\\PC|[ \\t\\r\\n'sS0-9a]|'ll){0,60}") {
-            for pretokenizer in [Pretokenizer::Gpt2, Pretokenizer::Llama3, Pretokenizer::Qwen2, Pretokenizer::SmolLm] {
+            for pretokenizer in [Gpt2, Llama3, Qwen2, SmolLm, Default] {
                 let all = pieces(pretokenizer, &text);
                 prop_assert!(all.iter().all(|piece| !piece.is_empty()));
                 prop_assert_eq!(all.concat(), text.as_str());
