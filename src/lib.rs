@@ -1,4 +1,77 @@
 //! GPT inference that lives inside another program.
+//!
+//! A host hands Locutor weights (a GGUF file, mapped or in memory, or bytes in flash) and one block of memory, and gets
+//! text back. The library never aborts the host, allocates nothing behind its back, starts no thread it was not given,
+//! and computes the same bits on every machine, for any number of threads, any batch and any budget.
+//!
+//! Five nouns are enough to get text: a [`Model`], the [`Limits`] that plan its memory, a [`Session`], a [`Sampler`],
+//! and steps.
+//!
+//! # A desktop program
+//!
+//! ```no_run
+//! use locutor::{Limits, Model, Sampler};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::open("story.gguf")?; // or: unsafe { Model::map(path)? }
+//! let mut session = model.session(Limits::new().context(512))?; // one block of exactly the planned bytes
+//! let mut sampler = Sampler::greedy().temperature(0.7)?.top_k(40).seed(1);
+//! session.feed("Once upon a time")?;
+//! while let Some(piece) = session.next_piece(&mut sampler)? {
+//!     print!("{piece}");
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # A game: two milliseconds a frame
+//!
+//! ```no_run
+//! use locutor::{Budget, Sampler, Session, Step};
+//!
+//! # fn say(_: &str) {}
+//! # fn finish() {}
+//! fn frame(session: &mut Session, sampler: &mut Sampler, now: &dyn Fn() -> u64) -> Result<(), locutor::Error> {
+//!     match session.step(Budget::Until { clock: now, at: now() + 2_000 }, sampler)? {
+//!         Step::Pending => {}
+//!         Step::Piece(text) => say(text),
+//!         Step::Done(_) => finish(),
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Bare metal: weights in flash, two arrays, no heap, no operating system
+//!
+//! ```
+//! use locutor::mem::aligned::Aligned;
+//! use locutor::{Limits, Model, Sampler, Serial, Session};
+//!
+//! # fn main() -> Result<(), locutor::Error> {
+//! static STORY: &[u8] = include_bytes!("../tests/golden/gpt2-tied.gguf");
+//! let mut model_memory = Aligned([0; 96 << 10]); // `static mut` on a real machine; `Model::size` tells how much
+//! let mut session_memory = Aligned([0; 256 << 10]); // `Session::size` tells how much
+//!
+//! let model = Model::from_bytes(STORY, &mut model_memory.0)?;
+//! let limits = Limits::new().context(32).batch(4);
+//! let mut session = Session::new(&model, &limits, &Serial, &mut session_memory.0)?;
+//! session.feed_tokens(&[1, 2, 3])?;
+//! session.set_ignore_end(true);
+//! let id = session.next_token(&mut Sampler::greedy())?;
+//! assert!(id.is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | none | everything that needs `core` alone: models and sessions in the caller's memory |
+//! | `alloc` | models and sessions that own one block each |
+//! | `std` (default) | files, memory mapping, a small pool of threads; implies `alloc` |
+//!
+//! # Order of the house
+//!
+//! Modules stand on floors and import from the floors below only; ARCHITECTURE.md has the table.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -29,3 +102,8 @@ pub mod sample;
 pub mod text;
 // Floor 6: sessions.
 pub mod session;
+
+pub use exec::{Exec, Serial};
+pub use model::Model;
+pub use sample::Sampler;
+pub use session::{Budget, Error, Finish, Limits, Progress, Session, SessionPlan, Step};
