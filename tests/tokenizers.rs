@@ -115,3 +115,19 @@ fn the_texts_that_come_with_the_vocabularies() {
         ["gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3", "mpt", "refact", "starcoder", "command-r"];
     all.iter().for_each(|family| compare_few(family));
 }
+
+#[test]
+fn the_tiny_models_have_tokenizers() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let files = std::fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path());
+    let mut count = 0;
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")) {
+        let tokenizer = open(&path);
+        let text = "The quick brown fox";
+        let ids = tokenizer.encode_vec(text, Specials::Plain).unwrap();
+        assert!(ids.len() > 1 && ids.len() <= text.len(), "{}: {ids:?}", path.display());
+        assert_eq!(tokenizer.decode_vec(&ids).unwrap(), text.as_bytes(), "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 8);
+}
