@@ -125,7 +125,8 @@ fn the_tiny_models_have_tokenizers() {
         let tokenizer = open(&path);
         let text = "The quick brown fox";
         let ids = tokenizer.encode_vec(text, Specials::Plain).unwrap();
-        assert!(ids.len() > 1 && ids.len() <= text.len(), "{}: {ids:?}", path.display());
+        // Some have no merges for these words, and SentencePiece puts a blank in front.
+        assert!(ids.len() > 1 && ids.len() <= text.len() + 1, "{}: {ids:?}", path.display());
         assert_eq!(tokenizer.decode_vec(&ids).unwrap(), text.as_bytes(), "{}", path.display());
         count += 1;
     }
