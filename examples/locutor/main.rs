@@ -6,9 +6,12 @@
 mod bench;
 mod generate;
 mod hash;
+mod inspect;
 mod logits;
 mod open;
 mod options;
+mod progress;
+mod score;
 mod tokenize;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +35,10 @@ enum Command {
     Detokenize(tokenize::Detokenize),
     /// Run ids and show logits.
     Logits(logits::Arguments),
+    /// Score a text: log-likelihood and perplexity.
+    Score(score::Arguments),
+    /// Show what a file holds, and the memory that it needs.
+    Inspect(inspect::Arguments),
     /// Measure the speed of prompt processing and decoding.
     Bench(bench::Arguments),
     /// Hash every logit of a run: the same on every machine.
@@ -47,6 +54,8 @@ fn main() -> ExitCode {
         Command::Tokenize(arguments) => tokenize::tokenize(&arguments),
         Command::Detokenize(arguments) => tokenize::detokenize(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
     };

@@ -1,0 +1,106 @@
+//! `score`: how likely a model finds a text.
+
+use crate::Failure;
+use crate::options::{ModelOptions, RunOptions, TextOptions};
+use clap::Args;
+use indicatif::ProgressBar;
+use locutor::session::Session;
+use locutor::text::{Specials, Tokenizer};
+use serde_json::json;
+
+/// Every token of the text is scored once, given the tokens before it in its window of --context positions. Windows do
+/// not overlap: each begins with the token for the beginning of a text if the model expects one, otherwise with the
+/// last token of the window before; then the text's first token is not scored.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    run: RunOptions,
+    #[command(flatten)]
+    text: TextOptions,
+    /// One JSON object: scored tokens, their negative log-likelihood in nats, perplexity.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Rows of logits are kept in at most so much memory.
+const LOGITS_BYTES: usize = 16 << 20;
+/// Tokens between two steps of the progress bar.
+const CHUNK: usize = 256;
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let model = arguments.model.open()?;
+    let text = arguments.text.read()?;
+    let tokenizer = model.tokenizer().ok_or("the model has no tokenizer")?;
+    let ids = tokenizer.encode_vec(&text, Specials::Plain)?;
+    let rows = (LOGITS_BYTES / (4 * model.spec().vocab)).max(1);
+    let limits = arguments.run.limits()?.logits(rows).text_bytes(1);
+    let mut session = model.session(limits)?;
+    if session.context() < 2 {
+        return Err(format!("a context of {} has no room for a token and its past", session.context()).into());
+    }
+    let score = windows(&mut session, tokenizer, &ids)?;
+    if score.tokens == 0 {
+        return Err(format!("a text of {} tokens: there is nothing to score", ids.len()).into());
+    }
+    let per_token = score.nats / score.tokens as f64;
+    let bits_per_byte = score.nats / std::f64::consts::LN_2 / text.len() as f64;
+    if arguments.json {
+        let line = json!({
+            "tokens": score.tokens, "nll_nats": score.nats, "perplexity": per_token.exp(),
+            "nll_nats_per_token": per_token, "bits_per_byte": bits_per_byte, "bytes": text.len(),
+            "windows": score.windows, "context_tokens": session.context(),
+            "model": crate::open::name(arguments.model.model.as_deref()),
+        });
+        println!("{line}");
+    } else {
+        println!("tokens           {}", score.tokens);
+        println!("windows          {} of {} tokens", score.windows, session.context());
+        println!("log-likelihood   {:.4} nats", -score.nats);
+        println!("nats per token   {per_token:.6}");
+        println!("bits per byte    {bits_per_byte:.6}");
+        println!("perplexity       {:.4}", per_token.exp());
+    }
+    Ok(())
+}
+
+/// A sum over windows.
+#[derive(Default)]
+struct Score {
+    tokens: usize,
+    nats: f64,
+    windows: usize,
+}
+
+/// Scores all windows of a text.
+fn windows(session: &mut Session<'_>, tokenizer: &Tokenizer<'_>, ids: &[u32]) -> Result<Score, Failure> {
+    let bos = tokenizer.ids().bos.filter(|_| tokenizer.add_bos());
+    let (first, rest) = match (bos, ids.split_first()) {
+        (Some(bos), _) => (bos, ids),
+        (None, Some((first, rest))) => (*first, rest),
+        (None, None) => (0, ids),
+    };
+    let bar = crate::progress::bar(rest.len(), "scoring");
+    let (mut score, mut before) = (Score::default(), first);
+    for window in rest.chunks(session.context() - 1) {
+        session.truncate(0)?;
+        session.feed_tokens(&[bos.unwrap_or(before)])?;
+        score.nats -= one(session, window, &bar)?;
+        score.tokens += window.len();
+        score.windows += 1;
+        before = window.last().copied().unwrap_or(before);
+    }
+    bar.finish_and_clear();
+    Ok(score)
+}
+
+/// The log-probability of a window behind what the session has read.
+fn one(session: &mut Session<'_>, window: &[u32], bar: &ProgressBar) -> Result<f64, Failure> {
+    let mut sum = 0.0;
+    for part in window.chunks(CHUNK) {
+        sum += session.log_prob(part, |_| {})?;
+        bar.inc(part.len() as u64);
+    }
+    Ok(sum)
+}
