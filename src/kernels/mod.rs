@@ -10,6 +10,9 @@
 //!    `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
 //! 3. Only correctly rounded operations (`+ - * /`, square root, conversions to nearest even) and the functions of
 //!    [`crate::math`], which are made of them.
+//!
+//! Two things are outside the promise: the sign and payload of a NaN, and threads that run kernels without a
+//! [`FloatEnv`] although the host changed the rounding mode or flushes subnormal numbers.
 
 mod float_env;
 #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]

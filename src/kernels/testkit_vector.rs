@@ -216,6 +216,30 @@ fn attention_equals_scalar(table: &Kernels) {
     }
 }
 
+/// A cache of floats gives the same bits as one of f16 numbers when it holds the same numbers.
+fn float_cache_equals_half_cache(table: &Kernels) {
+    let mut rng = Rng(9);
+    for dims in DIMS {
+        let cache = Cache::new(&mut rng, table, 523, dims);
+        let kv = cache.kv();
+        let mut data = vec![f32::NAN; cache.data.len()];
+        for (p, (k, v)) in cache.k.iter().zip(&cache.v).enumerate() {
+            let block = &mut data[p / KV_BLOCK * kv.stride..][..kv.stride - GAP];
+            (table.store_kv32)(k, v, p % KV_BLOCK, block);
+        }
+        let q = rng.units(3 * dims.0, 2.0);
+        for (first, end) in RANGES {
+            let args = Attention { q: &q, kv, first, end, scale: 0.7, softcap: 0.0 };
+            let kv = KvBlocks { data: &data, stride: kv.stride, dim_k: dims.0, dim_v: dims.1 };
+            let wide = Attention { q: &q, kv, first, end, scale: 0.7, softcap: 0.0 };
+            let mut got = vec![f32::NAN; 3 * dims.1];
+            let mut scratch = vec![f32::NAN; attention_scratch(3, dims.1)];
+            (table.attention32)(&wide, &mut got, &mut scratch);
+            same("attention32", &got, &attend(&SCALAR, &args));
+        }
+    }
+}
+
 /// Any 16 bits may be in the cache.
 fn attention_survives_any_cache(table: &Kernels) {
     let mut rng = Rng(5);
@@ -246,6 +270,7 @@ pub(super) fn battery(table: &Kernels) {
     norms_equal_scalar(table);
     quantising_equals_scalar(table);
     attention_equals_scalar(table);
+    float_cache_equals_half_cache(table);
     attention_survives_any_cache(table);
 }
 
@@ -472,6 +497,24 @@ fn attention_matches_f64() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_chunk_without_weight_changes_nothing() {
+    // Keys of -inf in the first, the second or the last of three chunks; the values there are finite.
+    for chunk in 0..3 {
+        let mut data = vec![0u16; 48 * 2 * KV_BLOCK];
+        for (b, block) in data.chunks_exact_mut(2 * KV_BLOCK).enumerate() {
+            for p in 0..KV_BLOCK {
+                let k = if b / 16 == chunk { f32::NEG_INFINITY } else { 0.0 };
+                (SCALAR.store_kv)(&[k], &[(b / 16) as f32], p, block);
+            }
+        }
+        let kv = KvBlocks { data: &data, stride: 2 * KV_BLOCK, dim_k: 1, dim_v: 1 };
+        let args = Attention { q: &[1.0], kv, first: 0, end: 768, scale: 1.0, softcap: 0.0 };
+        assert_eq!(attend(&SCALAR, &args), [(3 - chunk) as f32 / 2.0]);
+        assert!(attend(&SCALAR, &Attention { first: 256 * chunk, end: 256 * chunk + 9, ..args })[0].is_nan());
     }
 }
 

@@ -5,7 +5,8 @@
 //! `acc[d] = sum_p(e[p] v[p][d])`, one sum a value with `p` ascending. Chunks are merged in order (Milakov and
 //! Gimelshein 2018): `n = max(m, mc)`, `acc = acc exp(m - n) + acc_c exp(mc - n)`, `l` likewise; the first chunk that is
 //! seen starts `m`, `l` and `acc`. The result is `acc / l`. Positions outside `first..end` contribute nothing, so what
-//! their part of the cache holds does not matter. No step depends on how queries are grouped or batched.
+//! their part of the cache holds does not matter. A result is NaN when a score or value is, or when no score is above
+//! -inf. No step depends on how queries are grouped or batched.
 
 use super::super::{ATTENTION_CHUNK, Attention, KV_BLOCK, KvBlocks};
 use super::lanes::{Element, LANES, Lanes, larger, maximum, tree};
@@ -240,8 +241,10 @@ fn soften<T>(softcap: f32, chunk: &Chunk<'_, T>, scores: &mut Scores, running: &
     seen.iter_mut().take(before).for_each(|s| *s = f32::NEG_INFINITY);
     seen.iter_mut().rev().take(after).for_each(|s| *s = f32::NEG_INFINITY);
     let max = maximum(seen);
+    // A chunk that scores -inf throughout (keys may overflow an f16) weighs nothing beside others.
+    let base = if max > f32::NEG_INFINITY { max } else { 0.0 };
     for s in seen.iter_mut() {
-        *s = exp(*s - max);
+        *s = exp(*s - base);
     }
     let mut sums = [0.0; LANES];
     for block in seen.as_chunks::<LANES>().0 {

@@ -12,6 +12,15 @@ use core::arch::x86_64::*;
 #[derive(Clone, Copy)]
 struct Avx(());
 
+impl Avx {
+    /// # Safety
+    /// The machine has AVX and F16C.
+    #[inline(always)]
+    unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
 impl Lanes for Avx {
     type Floats = [__m256; 2];
 
@@ -67,20 +76,18 @@ mod body {
         softcap, store_kv, store_kv32,
     };
 
+    use crate::kernels::{Attention, vector};
+
     #[inline(always)]
-    pub(super) fn attention(args: &crate::kernels::Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
-        // Only the function that is compiled for these features calls this, so the machine has them.
-        crate::kernels::vector::attention(super::Avx(()), args, out, scratch);
+    pub(super) fn attention(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
+        // SAFETY: called only by the function that is stamped below for these features.
+        vector::attention(unsafe { super::Avx::new() }, args, out, scratch);
     }
 
     #[inline(always)]
-    pub(super) fn attention32(
-        args: &crate::kernels::Attention<'_, f32>,
-        out: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        // As above.
-        crate::kernels::vector::attention(super::Avx(()), args, out, scratch);
+    pub(super) fn attention32(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]) {
+        // SAFETY: as above.
+        vector::attention(unsafe { super::Avx::new() }, args, out, scratch);
     }
 }
 
