@@ -151,8 +151,10 @@ def save(path, model, mean, info):
     Path(str(path) + ".part").replace(path)
 
 
-def rate_scale(progress, warm=0.01, fall=0.4):
-    return min(1.0, progress / warm, (1 - progress) / fall)
+def rate_scale(progress, fall, warm=0.01):
+    """Up over the first percent, constant, and down to zero over the last part."""
+    down = (1 - progress) / fall if fall else 1.0
+    return min(1.0, progress / warm, down)
 
 
 @torch.no_grad()
@@ -188,7 +190,7 @@ def train(args):
         progress = min(1.0, max(step / args.steps, elapsed / (args.minutes * 60)))
         if progress >= 1.0:
             break
-        scale = rate_scale(progress + 1e-3)
+        scale = rate_scale(progress + 1e-3, args.fall)
         loss = loss_of(fast, *stories.batch(args.rows, args.context), args.bf16)
         loss.backward()
         for group in adam.param_groups:
@@ -225,6 +227,7 @@ def main():
     ap.add_argument("--save-every", type=int, default=250)
     ap.add_argument("--muon-rate", type=float, default=0.015)
     ap.add_argument("--rate", type=float, default=3e-3)
+    ap.add_argument("--fall", type=float, default=0.4, help="part of the run in which the rate falls to zero")
     ap.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     ap.add_argument("--compile", action="store_true", help="torch.compile: a minute or two to start, then faster")
     ap.add_argument("--seed", type=int, default=1)
