@@ -381,6 +381,12 @@ impl<T> Clone for Handle<T> {
 impl<T> Copy for Handle<T> {}
 
 impl<T> Handle<T> {
+    /// The NULL pointer.
+    #[cfg(test)]
+    pub const fn null() -> Self {
+        Self(ptr::null_mut())
+    }
+
     /// The object, for the duration of the call.
     pub fn get<'a>(self) -> Result<&'a T, Status> {
         check_array(self.0, 1)?;
@@ -505,4 +511,165 @@ pub fn file(descriptor: i32) -> Result<File, std::io::Error> {
     // SAFETY: not -1; the header's promise: the descriptor is open for the duration of the call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
     borrowed.try_clone_to_owned().map(File::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+
+    sized_struct! {
+        Sample {
+            number: u32 = 7,
+            pointer: In<u8> = In::null(),
+        }
+    }
+
+    /// A structure of a newer header.
+    #[repr(C)]
+    struct Newer {
+        known: Sample,
+        tail: [u8; 16],
+    }
+
+    #[test]
+    fn structures_of_other_versions() {
+        assert_eq!(Sample::MEMBERS[..2], [("struct_size", 0), ("number", 4)]);
+        let mut newer = Newer { known: Sample { number: 1, ..Sample::DEFAULT }, tail: [9; 16] };
+        let newer: *mut Newer = &raw mut newer;
+        let (out, known) = (Out(newer.cast::<Sample>()), In(newer.cast_const().cast::<Sample>()));
+        out.init(size_of::<Newer>()).unwrap();
+        let value = known.read().unwrap();
+        assert_eq!((value.number, value.struct_size as usize), (7, size_of::<Newer>()));
+        out.fill(Sample { number: 3, ..value }).unwrap();
+        // SAFETY: the structure above, which nothing else borrows.
+        unsafe {
+            assert_eq!((*newer).known.number, 3);
+            assert_eq!((*newer).known.struct_size as usize, size_of::<Newer>());
+            assert_eq!((*newer).tail, [0; 16]);
+            (*newer).tail[15] = 1;
+        }
+        assert_eq!(known.read().err(), Some(Status::STRUCT_SIZE));
+        assert_eq!(out.init(size_of::<Sample>() - 1).err(), Some(Status::STRUCT_SIZE));
+        assert_eq!(Out::<Sample>::null().init(100).err(), Some(Status::ARGUMENT));
+        assert_eq!(In::<Sample>::null().read().err(), Some(Status::ARGUMENT));
+        for size in [0, 4, u32::MAX] {
+            let mut old = Sample { struct_size: size, ..Sample::DEFAULT };
+            assert_eq!(In(&raw const old).read().err(), Some(Status::STRUCT_SIZE));
+            assert_eq!(Out(&raw mut old).fill(Sample::DEFAULT).err(), Some(Status::STRUCT_SIZE));
+        }
+    }
+
+    #[test]
+    fn arrays_and_texts() {
+        let numbers = [1u32, 2, 3];
+        assert_eq!(In::to(&numbers).slice(3), Ok(&numbers[..]));
+        assert_eq!(In::<u32>::null().slice(0), Ok(&[][..]));
+        assert_eq!(In::<u32>::null().slice(1), Err(Status::ARGUMENT));
+        assert_eq!(In::to(&numbers).slice(usize::MAX / 2), Err(Status::ARGUMENT));
+        let odd = In(numbers.as_ptr().wrapping_byte_add(1));
+        assert_eq!(odd.slice(1), Err(Status::ARGUMENT));
+        assert_eq!(In::to(b"ab\xc3").text(2), Ok("ab"));
+        assert_eq!(In::to(b"ab\xc3").text(3), Err(Status::UTF8));
+        assert_eq!(In::to(b"name\0").name(), Ok(c"name"));
+        assert_eq!(In::<u8>::null().name(), Err(Status::ARGUMENT));
+        let mut values = [0u32; 2];
+        let out = Out::to(&mut values);
+        out.slice(2).unwrap().fill(5);
+        out.set(6);
+        Out::<u32>::null().set(1);
+        assert_eq!(values, [6, 5]);
+        assert_eq!(Out::<u32>::null().slice(1), Err(Status::ARGUMENT));
+    }
+
+    /// Counts its end.
+    struct Ends(Arc<AtomicU32>);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn objects_end_with_their_last_use() {
+        let ends = Arc::new(AtomicU32::new(0));
+        let mut memory = engine::mem::aligned::Aligned([0xA5u8; 1024]);
+        let start = memory.0.as_mut_ptr();
+        let needed = Object::<Ends>::size(100).unwrap();
+        for caller in [false, true] {
+            let place = || if caller { Memory::Caller(Out(start), needed) } else { Memory::Own };
+            let (mut object, arrays) = Object::place(place(), 100, Ends(ends.clone())).unwrap();
+            assert!(arrays.len() == 100 && arrays.iter().all(|byte| *byte == 0));
+            assert_eq!(arrays.as_ptr().addr() % ALIGN, 0);
+            arrays.fill(7);
+            assert!(object.get_mut().is_some());
+            let handle = object.give();
+            let kept = handle.keep().unwrap();
+            drop(handle.take());
+            assert_eq!(ends.load(Ordering::Relaxed), 0);
+            assert!(kept.clone().get().0.load(Ordering::Relaxed) == 0);
+            drop(kept);
+            assert_eq!(ends.swap(0, Ordering::Relaxed), 1);
+        }
+        assert!(Handle::<Ends>::null().take().is_none());
+        assert_eq!(Handle::<Ends>::null().get().err(), Some(Status::ARGUMENT));
+        let small = Memory::Caller(Out(start), needed - 1);
+        assert!(matches!(Object::place(small, 100, Ends(ends.clone())), Err(MemError::TooSmall { .. })));
+        let odd = Memory::Caller(Out(start.wrapping_add(8)), needed);
+        assert!(matches!(Object::place(odd, 100, Ends(ends.clone())), Err(MemError::Misaligned)));
+        assert!(matches!(Object::place(Memory::Own, usize::MAX, Ends(ends)), Err(MemError::Overflow)));
+    }
+
+    #[test]
+    fn one_call_at_a_time() {
+        let value = OneCall::new(1);
+        let inner = value.enter(|number| {
+            *number += 1;
+            assert!(value.in_call());
+            value.enter(|_| ())
+        });
+        assert_eq!(inner, Ok(Err(Status::BUSY)));
+        assert_eq!(value.enter(|number| *number), Ok(2));
+        let total = OneCall::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        while total.enter(|total| *total += 1).is_err() {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(total.enter(|total| *total), Ok(300));
+        let panic = std::panic::AssertUnwindSafe(|| value.enter(|_| std::panic::resume_unwind(Box::new(()))));
+        assert!(std::panic::catch_unwind(panic).is_err());
+        assert_eq!(value.enter(|_| ()), Err(Status::INTERNAL));
+    }
+
+    #[test]
+    fn work_runs_on_threads_of_the_host() {
+        let calls = AtomicU32::new(0);
+        let add = || {
+            if calls.fetch_add(1, Ordering::Relaxed) == 3 {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        };
+        let work = Work::new(&add);
+        let context = User(work.context());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(move || {
+                    let context = context;
+                    Work::call(context.0);
+                });
+            }
+        });
+        assert!(!work.panicked.load(Ordering::Acquire));
+        Work::call(work.context());
+        assert!(work.panicked.load(Ordering::Acquire));
+        assert_eq!(calls.into_inner(), 4);
+    }
 }

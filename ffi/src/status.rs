@@ -66,7 +66,7 @@ macro_rules! export {
     ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
         #[allow(unsafe_code)]
         #[unsafe(no_mangle)]
-        extern "C" fn $name($($arg: $type),*) $(-> $result)? $body
+        pub extern "C" fn $name($($arg: $type),*) $(-> $result)? $body
     )*};
 }
 pub(crate) use export;

@@ -1,5 +1,6 @@
 //! The header and this crate say the same: structures, statuses, constants, functions.
 
+use crate::handle::Sized32;
 use crate::{budget, failure, generate, model, sampler, session, status};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -124,4 +125,47 @@ fn functions_are_those_of_the_header() {
     }
     assert_eq!(declared, exported);
     assert!(declared.len() > 30);
+}
+
+/// A whole life by way of the exported functions, on the plain kernels: small enough for Miri.
+#[test]
+fn from_bytes_to_tokens() {
+    use crate::generate::{Event, locutor_event_init, locutor_session_step_token};
+    use crate::handle::{Handle, In, Out};
+    use crate::model::{ModelParams, locutor_model_create, locutor_model_destroy, locutor_model_params_init};
+    use crate::session::*;
+
+    let file: &[u8] = include_bytes!("../../tests/golden/llama-head.gguf");
+    let (mut model, mut session) = ([Handle::null()], [Handle::null()]);
+    let mut mp = [ModelParams::DEFAULT];
+    assert_eq!(locutor_model_params_init(Out::to(&mut mp), size_of::<ModelParams>()), 0);
+    (mp[0].data, mp[0].data_len) = (In::to(file), file.len() as u64);
+    assert_eq!(locutor_model_create(In::to(&mp), Out::to(&mut model), Out::null()), 0);
+    let mut sp = [SessionParams::DEFAULT];
+    (sp[0].context, sp[0].batch, sp[0].isa) = (8, 2, In::to(c"scalar".to_bytes_with_nul()).cast());
+    assert_eq!(locutor_session_create(model[0], In::to(&sp), Out::to(&mut session), Out::null()), 0);
+    let fork = session[0];
+    let mut plan = [SessionPlan::DEFAULT];
+    assert_eq!(locutor_session_get_plan(model[0], In::to(&sp), Out::to(&mut plan), Out::null()), 0);
+    assert_eq!(
+        locutor_session_init(model[0], In::to(&sp), Out::null(), 0, Out::to(&mut session), Out::null()),
+        -100
+    );
+    let mut memory = engine::mem::aligned::Block::zeroed(plan[0].bytes as usize).unwrap();
+    let (start, len) = (Out::to(memory.bytes_mut()), plan[0].bytes as usize);
+    let status = locutor_session_init(model[0], In::to(&sp), start, len, Out::to(&mut session), Out::null());
+    assert_eq!(status, 0);
+    locutor_model_destroy(model[0]);
+    let mut said = [const { Vec::new() }; 2];
+    for (session, said) in [fork, session[0]].into_iter().zip(&mut said) {
+        assert_eq!(locutor_session_feed_tokens(session, In::to(&[1, 2, 3]), 3), 0);
+        let mut event = [Event::DEFAULT];
+        assert_eq!(locutor_event_init(Out::to(&mut event), size_of::<Event>()), 0);
+        for _ in 0..3 {
+            assert_eq!(locutor_session_step_token(session, In::null(), Out::to(&mut event)), 0);
+            said.push(event[0].token);
+        }
+        locutor_session_destroy(session);
+    }
+    assert_eq!(said[0], said[1]);
 }
