@@ -5,8 +5,8 @@
 //! in every lane then meet four weights of each row, the integer sums need no step across lanes, and the float steps
 //! are those of the specification with one row a lane. Integer sums are exact, so their order is free.
 //!
-//! One to four columns read the weights as they lie in the file. For more, a group of rows is turned once into scratch
-//! memory and used for all columns of the tile.
+//! A single column reads the weights as they lie in the file. For more, a group of rows is turned once into scratch memory
+//! and used for all columns of the tile.
 //!
 //! All functions are inlined into one root a type, which switches the instruction set on: a call in between would be
 //! compiled without it.
@@ -539,13 +539,40 @@ impl<L: Lanes, T: Weights, A: Act, const N: usize> Sink<L> for Dot<'_, L, T, A, 
     }
 }
 
+impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
+    /// For the columns of `x` from `line` on, of which there are `lines` with `parts` parts each. A column too many
+    /// repeats the last one.
+    #[inline(always)]
+    fn new(isa: L, x: &'x [A], parts: usize, line: usize, lines: usize) -> Self {
+        let columns = core::array::from_fn(|c| {
+            let start = (line + c).min(lines.saturating_sub(1)) * parts;
+            x.get(start..start + parts).unwrap_or_default().iter()
+        });
+        Self { isa, acc: [isa.floats(0.0); N], x: columns, weights: PhantomData }
+    }
+
+    /// Writes the sums to the lines of `strip` from `line` on, as many as there are.
+    #[inline(always)]
+    fn finish(self, strip: &mut Strip<'_, '_>, line: usize) {
+        for (c, acc) in self.acc.iter().enumerate().take(strip.lines.saturating_sub(line)) {
+            let mut lanes = [0.0; 16];
+            self.isa.store(*acc, &mut lanes);
+            let lanes = lanes.get(strip.skip..strip.skip + strip.rows).unwrap_or_default();
+            let out = strip.out.line(line + c).get_mut(strip.top..strip.top + strip.rows).unwrap_or_default();
+            for (out, lane) in out.iter_mut().zip(lanes) {
+                *out = *lane;
+            }
+        }
+    }
+}
+
 /// `acc + float(sum) * (d * da)`.
 #[inline(always)]
 fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L::Float {
     isa.add(acc, isa.mul(isa.float(sum), isa.mul(d, isa.floats(da))))
 }
 
-/// Columns that are computed together; more than so many are worth turning the weights into scratch memory.
+/// Columns that are computed together from scratch memory.
 const COLUMNS: usize = 4;
 
 /// Groups of rows between the one that is read and the one that is asked for. Rows are short streams that a hardware prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
@@ -584,27 +611,30 @@ fn tile<L: Lanes, T: Weights, A: Act>(
     let x = x.get(out.first_line().saturating_mul(parts)..).unwrap_or_default();
     let lines = out.lines().min(x.len().checked_div(parts).unwrap_or(0));
     let packed = part_registers::<T>() * L::ROWS * parts;
-    let mut scratch = if lines > COLUMNS { scratch.get_mut(..packed) } else { None };
+    let mut scratch = if lines > 1 { scratch.get_mut(..packed) } else { None };
     for top in (0..rows).step_by(L::ROWS) {
         // The last rows are taken together with some before them, so that a group never leaves the matrix.
         let wanted = out.first() + top;
         let first = wanted.min(w.rows().saturating_sub(L::ROWS));
         let Some(group) = Rows::<L>::new(w, first) else { return };
+        let mut strip =
+            Strip { out: &mut *out, lines, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
         if let Some(scratch) = scratch.as_deref_mut() {
             let mut pack = Pack::<L, T> { isa, rest: scratch, weights: PhantomData };
             group.parts::<T>(isa, parts / T::PARTS, &mut pack);
-        }
-        let mut strip = Strip { out: &mut *out, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
-        let weights = Source::<L, T> { isa, group, packed: scratch.as_deref(), weights: PhantomData };
-        let mut line = 0;
-        while line < lines {
-            let x = x.get(line * parts..lines * parts).unwrap_or_default();
-            match lines - line {
-                1 => weights.columns::<A, 1>(x, parts, line, &mut strip),
-                2 => weights.columns::<A, 2>(x, parts, line, &mut strip),
-                _ => weights.columns::<A, COLUMNS>(x, parts, line, &mut strip),
+            for line in (0..lines).step_by(COLUMNS) {
+                let mut dot = Dot::<L, T, A, COLUMNS>::new(isa, x, parts, line, lines);
+                for part in scratch.chunks_exact(part_registers::<T>() * L::ROWS) {
+                    dot.part(unpack::<L, T>(isa, part));
+                }
+                dot.finish(&mut strip, line);
             }
-            line += COLUMNS;
+        } else {
+            for line in 0..lines {
+                let mut dot = Dot::<L, T, A, 1>::new(isa, x, parts, line, lines);
+                group.parts::<T>(isa, parts / T::PARTS, &mut dot);
+                dot.finish(&mut strip, line);
+            }
         }
     }
 }
@@ -612,52 +642,12 @@ fn tile<L: Lanes, T: Weights, A: Act>(
 /// The outputs of a group of rows.
 struct Strip<'t, 'p> {
     out: &'t mut TileMut<'p, f32>,
+    /// Lines that have a column.
+    lines: usize,
     /// First row, within the tile.
     top: usize,
     /// How many.
     rows: usize,
     /// Lanes before the first one that is wanted.
     skip: usize,
-}
-
-/// A group of rows, in the file or in scratch memory.
-struct Source<'s, 'w, L, T> {
-    isa: L,
-    group: Rows<'w, L>,
-    packed: Option<&'s [f32]>,
-    weights: PhantomData<T>,
-}
-
-impl<L: Lanes, T: Weights> Source<'_, '_, L, T> {
-    /// Computes the lines `line` to `line + N` of the strip, as many of them as `x` has columns.
-    #[inline(always)]
-    fn columns<A: Act, const N: usize>(&self, x: &[A], parts: usize, line: usize, strip: &mut Strip<'_, '_>) {
-        let isa = self.isa;
-        let count = N.min(x.len().checked_div(parts).unwrap_or(0));
-        let mut columns: [&[A]; N] = [&[]; N];
-        for (c, column) in columns.iter_mut().enumerate() {
-            // A column too many repeats the last one, and its result is dropped.
-            let start = c.min(count.saturating_sub(1)) * parts;
-            *column = x.get(start..start + parts).unwrap_or_default();
-        }
-        let zero = isa.floats(0.0);
-        let mut dot =
-            Dot::<L, T, A, N> { isa, acc: [zero; N], x: columns.map(<[A]>::iter), weights: PhantomData };
-        if let Some(packed) = self.packed {
-            for line in packed.chunks_exact(part_registers::<T>() * L::ROWS) {
-                dot.part(unpack::<L, T>(isa, line));
-            }
-        } else {
-            self.group.parts::<T>(isa, parts / T::PARTS, &mut dot);
-        }
-        for (c, acc) in dot.acc.iter().enumerate().take(count) {
-            let mut lanes = [0.0; 16];
-            isa.store(*acc, &mut lanes);
-            let lanes = lanes.get(strip.skip..strip.skip + strip.rows).unwrap_or_default();
-            let out = strip.out.line(line + c).get_mut(strip.top..strip.top + strip.rows).unwrap_or_default();
-            for (out, lane) in out.iter_mut().zip(lanes) {
-                *out = *lane;
-            }
-        }
-    }
 }

@@ -64,12 +64,21 @@ fn scale_offsets(dtype: DType) -> &'static [usize] {
     }
 }
 
+/// 16 of the given values, in half of all cases the same one.
+fn extremes<T: Copy>(random: &mut Random, values: &[T]) -> [T; 16] {
+    let (one, same) = (random.of(values), random.below(2) == 0);
+    core::array::from_fn(|_| if same { one } else { random.of(values) })
+}
+
 fn weights(random: &mut Random, dtype: DType, data: Data, rows: usize, cols: usize) -> Vec<u8> {
     let len = dtype.row_bytes(cols).unwrap() * rows;
     let mut bytes: Vec<u8> = match data {
-        Data::Extreme => (0..len).map(|_| random.of(&[0, 0x80, 0x7f, 0xff, 0x0f, 0xf0, 0x81])).collect(),
+        Data::Extreme => {
+            (0..len.div_ceil(16)).flat_map(|_| extremes(random, &[0, 0x80, 0x7f, 0xff, 0x0f, 0xf0])).collect()
+        }
         _ => (0..len).map(|_| random.next() as u8).collect(),
     };
+    bytes.truncate(len);
     if data == Data::Anything {
         return bytes;
     }
@@ -123,9 +132,12 @@ impl Inputs {
             Data::Extreme => random.of(&[0.0, 1e-45, 1e-38, 1.0, 1e30]),
             Data::Anything => random.of(&[0.0, 1.0, f32::NAN, 0.5, f32::MAX, 1e-40]),
         };
-        let byte = |random: &mut Random, min: i8| match data {
-            Data::Extreme => random.of(&[min, 127, -127, 0]),
-            _ => (random.next() as i8).max(min),
+        let bytes = |random: &mut Random, min: i8| {
+            let [first, second] = core::array::from_fn(|_| match data {
+                Data::Extreme => extremes(random, &[min, 127, -127, 0]),
+                _ => core::array::from_fn(|_| (random.next() as i8).max(min)),
+            });
+            core::array::from_fn(|i| if i < 16 { first[i] } else { second[i - 16] })
         };
         if dtype.is_float() {
             let value =
@@ -137,7 +149,7 @@ impl Inputs {
             Precision::Bits8 => Self::Q8(
                 (0..blocks)
                     .map(|_| {
-                        let (scale, q) = (scale(random), core::array::from_fn(|_| byte(random, -127)));
+                        let (scale, q): (f32, [i8; BLOCK]) = (scale(random), bytes(random, -127));
                         Act8 { scale, sum: q.iter().map(|q| i32::from(*q)).sum(), q }
                     })
                     .collect(),
@@ -146,8 +158,7 @@ impl Inputs {
                 (0..blocks)
                     .map(|_| {
                         let scale = scale(random);
-                        let hi = core::array::from_fn(|_| byte(random, -127));
-                        let lo = core::array::from_fn(|_| byte(random, -128));
+                        let (hi, lo): ([i8; BLOCK], [i8; BLOCK]) = (bytes(random, -127), bytes(random, -128));
                         let sum =
                             hi.iter().zip(&lo).map(|(hi, lo)| 256 * i32::from(*hi) + i32::from(*lo)).sum();
                         Act16 { scale, sum, hi, lo }
