@@ -137,17 +137,16 @@ impl<'w, L: Lanes> Rows<'w, L> {
             return None;
         }
         let start = self.bytes.as_ptr().wrapping_add(index * size_of::<B>());
-        Some(At { start, stride: self.stride, rows: PhantomData, block: PhantomData })
+        let ahead = AHEAD * self.bytes.len() + index * L::ROWS * size_of::<B>();
+        let ahead = self.bytes.as_ptr().wrapping_add(ahead);
+        Some(At { start, stride: self.stride, ahead, rows: PhantomData, block: PhantomData })
     }
 
-    /// Hands all parts of the first `blocks` blocks to `sink` and asks for the memory of rows to come.
+    /// Hands all parts of the first `blocks` blocks to `sink`.
     #[inline(always)]
     fn parts<T: Weights>(&self, isa: L, blocks: usize, sink: &mut impl Sink<L>) {
-        let ahead = self.bytes.as_ptr().wrapping_add(AHEAD * self.bytes.len());
-        let bytes = L::ROWS * size_of::<T>();
         for index in 0..blocks {
             let Some(at) = self.block::<T>(index) else { return };
-            isa.prefetch(ahead.wrapping_add(index * bytes), bytes);
             T::parts(isa, at, sink);
         }
     }
@@ -157,6 +156,8 @@ impl<'w, L: Lanes> Rows<'w, L> {
 pub(super) struct At<'w, L, B> {
     start: *const u8,
     stride: usize,
+    /// Memory of rows to come, as much as this block of all rows has.
+    ahead: *const u8,
     rows: PhantomData<Rows<'w, L>>,
     block: PhantomData<B>,
 }
@@ -176,6 +177,14 @@ impl<L: Lanes, B> At<'_, L, B> {
     pub(super) fn bytes(&self, offset: usize, len: usize) -> (*const u8, usize) {
         const { assert!(size_of::<B>() >= 16) };
         (self.start.wrapping_add(offset.min(size_of::<B>().saturating_sub(len))), self.stride)
+    }
+
+    /// Asks for piece `index` of `count` of the memory ahead. A whole block at once could be more than a CPU can keep in
+    /// mind.
+    #[inline(always)]
+    fn ask(&self, isa: L, index: usize, count: usize) {
+        let bytes = (L::ROWS * size_of::<B>()).div_ceil(count);
+        isa.prefetch(self.ahead.wrapping_add(index * bytes), bytes);
     }
 }
 
@@ -238,6 +247,7 @@ impl Weights for Q8_0 {
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q8_0, d));
         sink.part(Part { w: byte_block(isa, at, offset_of!(Q8_0, q)), d: [d; 2], m: d });
     }
@@ -249,6 +259,7 @@ impl Weights for Q4_0 {
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q4_0, d));
         sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_0, q)), d: [d; 2], m: d });
     }
@@ -260,6 +271,7 @@ impl Weights for Q4_1 {
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
         let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q4_1, d)));
         sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_1, q)), d: [d; 2], m });
     }
@@ -281,6 +293,7 @@ impl Weights for Q5_0 {
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q5_0, d));
         let w = nibble_block(isa, at, offset_of!(Q5_0, q));
         let w = with_fifth_bits(isa, at, offset_of!(Q5_0, high), w);
@@ -294,6 +307,7 @@ impl Weights for Q5_1 {
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
         let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q5_1, d)));
         let w = nibble_block(isa, at, offset_of!(Q5_1, q));
         let w = with_fifth_bits(isa, at, offset_of!(Q5_1, high), w);
@@ -345,6 +359,7 @@ impl Weights for Q4_K {
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
         let scales = Scales::new(isa, at);
         for pair in 0..4 {
+            at.ask(isa, pair, 4);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q4_K, q) + 32 * pair), [isa.bytes(0); 8]);
             for (low, high) in low.iter_mut().zip(&mut high) {
@@ -368,6 +383,7 @@ impl Weights for Q5_K {
         let fifth = byte_block(isa, at, offset_of!(Q5_K, high));
         let bit = isa.bytes(16);
         for pair in 0..4 {
+            at.ask(isa, pair, 4);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q5_K, q) + 32 * pair), [isa.bytes(0); 8]);
             let up = 4 - 2 * pair as i32;
@@ -398,6 +414,7 @@ impl Weights for Q6_K {
             let low = [byte_block(isa, at, start), byte_block(isa, at, start + 32)];
             let high = byte_block(isa, at, offset_of!(Q6_K, high) + 32 * half);
             for i in 0..4 {
+                at.ask(isa, 4 * half + i, 8);
                 let mut w = low[i % 2];
                 for (w, high) in w.iter_mut().zip(&high) {
                     let (first, second) = nibbles(isa, *w);
