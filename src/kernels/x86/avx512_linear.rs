@@ -257,7 +257,8 @@ fn unsigned(isa: Avx512, codes: Codes, w: &[__m512i; 8]) -> ([__m512i; 8], bool)
     (flipped, true)
 }
 
-/// Sums of products of unsigned weights with signed bytes, exact in 32 bits (`vpdpbusd` does not saturate).
+/// Sums of products of unsigned weights with signed bytes, exact in 32 bits (`vpdpbusd` does not saturate). The halves
+/// are two chains, so that one does not wait for the other.
 ///
 /// For weights that are too large by 128, `128 * sum` is taken back, and with `halves` the sum of each half, which is
 /// computed here.
@@ -274,7 +275,7 @@ fn plane(
     let mut sums = [isa.splat(start), isa.splat(0)];
     let mut excess = [isa.splat(0); 2];
     for g in 0..8 {
-        let half = if halves { g / 4 } else { 0 };
+        let half = g / 4;
         // SAFETY: bytes `4 g` to `4 g + 3` of 32 may be read; otherwise instructions on registers, which a value of
         // `Avx512` stands for.
         unsafe {
@@ -284,6 +285,10 @@ fn plane(
                 excess[half] = _mm512_dpbusd_epi32(excess[half], isa.bytes(128), quad);
             }
         }
+    }
+    if !halves {
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        sums[0] = unsafe { _mm512_add_epi32(sums[0], sums[1]) };
     }
     if signed && halves {
         for half in 0..2 {
