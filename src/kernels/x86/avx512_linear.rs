@@ -112,6 +112,10 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn halves<B>(self, at: At<'_, Self, B>, offset: usize) -> __m512 {
+        // In front of nibbles more is read than is needed, which is faster than sixteen small loads.
+        if offset == 0 && size_of::<B>() < 32 {
+            return self.half_pair(self.quads(at, 0)[0])[0];
+        }
         let (p, stride) = at.bytes(offset, 2);
         let mut halves = [0u16; 16];
         for (row, half) in halves.iter_mut().enumerate() {
