@@ -3,6 +3,7 @@
 
 use bytemuck::Pod;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 /// A value at a multiple of [`crate::mem::ALIGN`]; for static arrays: `static mut MEMORY: Aligned<[u8; N]>`.
@@ -73,6 +74,43 @@ impl<'a> RawBytes<'a> {
         }
         // SAFETY: `index < len / size`, so all bytes of the element are inside; any bytes are a valid `T: Pod`.
         unsafe { self.start.as_ptr().add(offset).cast::<T>().read_unaligned() }
+    }
+}
+
+/// An array of objects in a block of memory that is being filled.
+#[derive(Debug)]
+pub struct Objects<'m, T> {
+    place: &'m mut [MaybeUninit<T>],
+    len: usize,
+}
+
+impl<'m, T> Objects<'m, T> {
+    /// The place of `len` objects; `None` for bytes that are too few or not aligned for them.
+    pub(super) fn new(bytes: &'m mut [u8], len: usize) -> Option<Self> {
+        let needed = len.checked_mul(size_of::<T>())?;
+        let start = bytes.as_mut_ptr();
+        if bytes.len() < needed || !start.addr().is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        // SAFETY: aligned, `len` objects long, borrowed exclusively for 'm; a `MaybeUninit` may hold any bytes. The
+        // bytes are never read as bytes again.
+        let place = unsafe { core::slice::from_raw_parts_mut(start.cast(), len) };
+        Some(Self { place, len: 0 })
+    }
+
+    /// Adds an object; one too many is left out.
+    pub fn push(&mut self, object: T) {
+        if let Some(place) = self.place.get_mut(self.len) {
+            place.write(object);
+            self.len += 1;
+        }
+    }
+
+    /// The objects that were added.
+    pub fn finish(self) -> &'m mut [T] {
+        let len = self.len;
+        // SAFETY: the first `len` objects were written; the borrow is handed on.
+        unsafe { core::slice::from_raw_parts_mut(self.place.as_mut_ptr().cast(), len) }
     }
 }
 

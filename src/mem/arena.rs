@@ -4,6 +4,7 @@
 //! these slots. The same slots serve the size query and the construction, so the two cannot disagree by a byte.
 
 use super::ALIGN;
+use super::aligned::Objects;
 use bytemuck::Pod;
 use core::marker::PhantomData;
 use thiserror::Error;
@@ -66,6 +67,13 @@ impl<T> Slot<T> {
     }
 }
 
+/// The place of an array of objects in a planned block.
+#[derive(Debug, Clone, Copy)]
+pub struct ObjectSlot {
+    bytes: Slot<u8>,
+    len: usize,
+}
+
 /// Adds up the arrays of a block. Every array begins at a multiple of [`ALIGN`], and so does the end.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plan {
@@ -89,6 +97,13 @@ impl Plan {
         }
         self.bytes = padded;
         Ok(Slot { offset, len, element: PhantomData })
+    }
+
+    /// Adds an array of `len` objects that are not plain numbers; see [`Arena::objects`].
+    pub fn objects<T>(&mut self, len: usize) -> Result<ObjectSlot, MemError> {
+        const { assert!(align_of::<T>() <= ALIGN && !core::mem::needs_drop::<T>()) };
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(MemError::Overflow)?;
+        Ok(ObjectSlot { bytes: self.array(bytes)?, len })
     }
 
     /// Bytes of the whole block so far.
@@ -126,6 +141,12 @@ impl<'m> Arena<'m> {
         self.used = slot.offset + slot.bytes();
         let array = taken.get_mut(skip..).ok_or(MemError::Overflow)?;
         bytemuck::try_cast_slice_mut(array).map_err(|_| MemError::Misaligned)
+    }
+
+    /// The place of an array of objects, to be filled one after the other.
+    pub fn objects<T>(&mut self, slot: ObjectSlot) -> Result<Objects<'m, T>, MemError> {
+        let bytes = self.carve(slot.bytes)?;
+        Objects::new(bytes, slot.len).ok_or(MemError::Misaligned)
     }
 }
 

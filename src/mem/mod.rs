@@ -4,7 +4,7 @@ pub mod aligned;
 pub mod arena;
 pub mod split;
 
-pub use arena::{Arena, MemError, Plan, Slot};
+pub use arena::{Arena, MemError, ObjectSlot, Plan, Slot};
 
 /// Alignment in bytes of every block that a caller hands over and of every array inside it: one cache line.
 pub const ALIGN: usize = 64;
