@@ -69,7 +69,7 @@ mod tests {
             out.push((table.log_sum_exp)(input));
         }
         let data: Vec<u16> = (0..64 * 3).collect();
-        let kv = KvBlocks { data: &data, stride: 64, dim_k: 2, dim_v: 2 };
+        let kv = KvBlocks { data: &data, pages: &[0, 1, 2], stride: 64, dim_k: 2, dim_v: 2 };
         let args = Attention { q: &y[..4], kv, first: 0, end: 40, scale: 1e4, softcap: 0.0 };
         let mut attended = [0.0; 4];
         (table.attention)(&args, &mut attended, &mut vec![0.0; attention_scratch(2, 2)]);

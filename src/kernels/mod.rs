@@ -58,13 +58,15 @@ pub const ATTENTION_CHUNK: usize = 256;
 
 /// Cached keys and values of one KV head, as f16 bits or floats, in blocks of 16 positions.
 ///
-/// Block `b` begins at `data[b * stride]`: `dim_k` lines of 16 positions (`[dim_k][16]`, one lane a position), then
-/// 16 lines of `dim_v` values (`[16][dim_v]`).
+/// Block `b` begins at `data[pages[b] * stride]`: `dim_k` lines of 16 positions (`[dim_k][16]`, one lane a position),
+/// then 16 lines of `dim_v` values (`[16][dim_v]`). A block that is not wholly inside counts as missing.
 #[derive(Debug, Clone, Copy)]
 pub struct KvBlocks<'x, T = u16> {
-    /// From the head's part of block 0 on.
+    /// From the head's part of page 0 on.
     pub data: &'x [T],
-    /// Elements from one block of this head to the next.
+    /// The page of each block.
+    pub pages: &'x [u32],
+    /// Elements from one page of this head to the next.
     pub stride: usize,
     /// Values of a key.
     pub dim_k: usize,

@@ -151,6 +151,7 @@ fn quantising_equals_scalar(table: &Kernels) {
 /// A cache of random keys and values for one head, with more between its blocks, and the same as floats.
 struct Cache {
     data: Vec<u16>,
+    pages: Vec<u32>,
     k: Vec<Vec<f32>>,
     v: Vec<Vec<f32>>,
     dims: (usize, usize),
@@ -162,21 +163,31 @@ impl Cache {
     fn new(rng: &mut Rng, table: &Kernels, positions: usize, dims: (usize, usize)) -> Self {
         let stride = (dims.0 + dims.1) * KV_BLOCK + GAP;
         // Whatever has not been stored is NaN: nothing may look at it.
-        let mut data = vec![0x7e00; stride * positions.div_ceil(KV_BLOCK)];
+        let blocks = positions.div_ceil(KV_BLOCK);
+        let mut data = vec![0x7e00; stride * blocks];
+        // Blocks stand in no order: 7 shares no factor with any number of them used here.
+        assert!(!blocks.is_multiple_of(7));
+        let pages: Vec<u32> = (0..blocks as u32).map(|block| (block * 7 + 3) % blocks as u32).collect();
         let (mut ks, mut vs) = (vec![], vec![]);
         for p in 0..positions {
             let (k, v) = (rng.units(dims.0, 1.0), rng.units(dims.1, 1.0));
-            (table.store_kv)(&k, &v, p % KV_BLOCK, &mut data[p / KV_BLOCK * stride..][..stride - GAP]);
+            (table.store_kv)(
+                &k,
+                &v,
+                p % KV_BLOCK,
+                &mut data[pages[p / KV_BLOCK] as usize * stride..][..stride - GAP],
+            );
             let round = |x: &f32| half::f16::from_f32(*x).to_f32();
             ks.push(k.iter().map(round).collect());
             vs.push(v.iter().map(round).collect());
         }
-        Self { data, k: ks, v: vs, dims }
+        Self { data, pages, k: ks, v: vs, dims }
     }
 
     fn kv(&self) -> KvBlocks<'_> {
         let (dim_k, dim_v) = self.dims;
-        KvBlocks { data: &self.data, stride: (dim_k + dim_v) * KV_BLOCK + GAP, dim_k, dim_v }
+        let stride = (dim_k + dim_v) * KV_BLOCK + GAP;
+        KvBlocks { data: &self.data, pages: &self.pages, stride, dim_k, dim_v }
     }
 }
 
@@ -224,13 +235,15 @@ fn float_cache_equals_half_cache(table: &Kernels) {
         let kv = cache.kv();
         let mut data = vec![f32::NAN; cache.data.len()];
         for (p, (k, v)) in cache.k.iter().zip(&cache.v).enumerate() {
-            let block = &mut data[p / KV_BLOCK * kv.stride..][..kv.stride - GAP];
+            let page = kv.pages[p / KV_BLOCK] as usize;
+            let block = &mut data[page * kv.stride..][..kv.stride - GAP];
             (table.store_kv32)(k, v, p % KV_BLOCK, block);
         }
         let q = rng.units(3 * dims.0, 2.0);
         for (first, end) in RANGES {
             let args = Attention { q: &q, kv, first, end, scale: 0.7, softcap: 0.0 };
-            let kv = KvBlocks { data: &data, stride: kv.stride, dim_k: dims.0, dim_v: dims.1 };
+            let kv =
+                KvBlocks { data: &data, pages: kv.pages, stride: kv.stride, dim_k: dims.0, dim_v: dims.1 };
             let wide = Attention { q: &q, kv, first, end, scale: 0.7, softcap: 0.0 };
             let mut got = vec![f32::NAN; 3 * dims.1];
             let mut scratch = vec![f32::NAN; attention_scratch(3, dims.1)];
@@ -253,7 +266,8 @@ fn attention_survives_any_cache(table: &Kernels) {
             for (first, end, stride) in
                 [(0, 320, stride), (5, 1000, stride), (0, 400, 0), (9, 3, stride), (0, 77, 1)]
             {
-                let kv = KvBlocks { data, stride, dim_k, dim_v };
+                let pages = [7, 3, 3, 0, u32::MAX, 19, 1 << 20, 18, 20];
+                let kv = KvBlocks { data, pages: &pages, stride, dim_k, dim_v };
                 let args = Attention { q: &q, kv, first, end, scale: 1e-4, softcap: 0.0 };
                 same("attention", &attend(table, &args), &attend(&SCALAR, &args));
                 let cut = KvBlocks { data: &data[..data.len().min(stride * 2 + 1)], ..kv };
@@ -511,7 +525,8 @@ fn a_chunk_without_weight_changes_nothing() {
                 (SCALAR.store_kv)(&[k], &[(b / 16) as f32], p, block);
             }
         }
-        let kv = KvBlocks { data: &data, stride: 2 * KV_BLOCK, dim_k: 1, dim_v: 1 };
+        let pages: Vec<u32> = (0..48).collect();
+        let kv = KvBlocks { data: &data, pages: &pages, stride: 2 * KV_BLOCK, dim_k: 1, dim_v: 1 };
         let args = Attention { q: &[1.0], kv, first: 0, end: 768, scale: 1.0, softcap: 0.0 };
         assert_eq!(attend(&SCALAR, &args), [(3 - chunk) as f32 / 2.0]);
         assert!(attend(&SCALAR, &Attention { first: 256 * chunk, end: 256 * chunk + 9, ..args })[0].is_nan());
@@ -554,12 +569,13 @@ fn lengths_that_do_not_fit_do_less() {
     assert_eq!(short, [2.0, 2.0, 1.0]);
     (SCALAR.store_kv)(&long, &long, 99, &mut [0; 5]);
     (SCALAR.quantize8)(&long, &mut []);
-    let kv = KvBlocks { data: &[0; 100], stride: usize::MAX, dim_k: usize::MAX, dim_v: 2 };
+    let kv = KvBlocks { data: &[0; 100], pages: &[0, 1], stride: usize::MAX, dim_k: usize::MAX, dim_v: 2 };
     let args = Attention { q: &long, kv, first: 0, end: usize::MAX, scale: 1.0, softcap: 0.0 };
     let mut out = [1.0; 4];
     (SCALAR.attention)(&args, &mut out, &mut []);
-    assert_eq!(out, [0.0; 4]);
-    let kv = KvBlocks { data: &[0x3c00; 100], stride: 1, dim_k: 1, dim_v: 1 };
+    assert_eq!(out, [1.0; 4], "no head fits");
+    out = [0.0; 4];
+    let kv = KvBlocks { data: &[0x3c00; 100], pages: &[0, 1, 2, 3, 4], stride: 1, dim_k: 1, dim_v: 1 };
     (SCALAR.attention)(&Attention { kv, ..args }, &mut out, &mut [0.0; 256]);
     assert_eq!(out, [1.0, 0.0, 0.0, 0.0]);
 }

@@ -1,10 +1,13 @@
-//! Keys and values of a session: a fixed arena of blocks of 16 positions.
+//! Keys and values of a session: a fixed arena of pages of 16 positions, and who holds which page.
 //!
-//! Layout: `[layer][block][kv head]{ K: [dim_k][16], V: [16][dim_v] }`. A lane of K is a position, so that the
+//! Layout: `[layer][page][kv head]{ K: [dim_k][16], V: [16][dim_v] }`. A lane of K is a position, so that the
 //! products of a query with 16 keys need no horizontal sum (see [`crate::kernels::KvBlocks`]).
+
+pub mod pages;
 
 use crate::kernels::{KV_BLOCK, KvBlocks};
 use crate::mem::{Arena, MemError, Plan, Slot};
+pub use pages::Pages;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,29 +32,29 @@ pub struct KvShape {
     pub dim_k: usize,
     /// Values of a value.
     pub dim_v: usize,
-    /// Blocks of 16 positions.
-    pub blocks: usize,
+    /// Pages of 16 positions.
+    pub pages: usize,
 }
 
 impl KvShape {
-    /// Elements of one block of one head.
-    pub fn head_block(&self) -> usize {
+    /// Elements of one head in a page of a layer.
+    pub fn head(&self) -> usize {
         KV_BLOCK * (self.dim_k + self.dim_v)
     }
 
-    /// Elements of one block of all heads.
-    pub fn block(&self) -> usize {
-        self.heads * self.head_block()
+    /// Elements of all heads in a page of a layer.
+    pub fn page(&self) -> usize {
+        self.heads * self.head()
     }
 
     /// Elements of a layer.
     pub fn layer(&self) -> usize {
-        self.blocks * self.block()
+        self.pages * self.page()
     }
 
     /// Elements of the whole cache.
     fn elements(&self) -> Result<usize, MemError> {
-        let layer = self.block().checked_mul(self.blocks);
+        let layer = self.page().checked_mul(self.pages);
         layer.and_then(|n| n.checked_mul(self.layers)).ok_or(MemError::Overflow)
     }
 }
@@ -80,7 +83,7 @@ pub enum LayerMut<'c> {
     F32(&'c mut [f32]),
 }
 
-/// The cache. It knows no lengths: the session says which positions are in use.
+/// The numbers of a cache. It knows neither sequences nor lengths: [`Pages`] say who holds what.
 #[derive(Debug)]
 pub struct KvCache<'m> {
     shape: KvShape,
@@ -116,7 +119,7 @@ impl<'m> KvCache<'m> {
         self.shape
     }
 
-    /// All blocks of a layer, `[block][kv head]`, to be written.
+    /// All pages of a layer, `[page][kv head]`, to be written.
     pub fn layer_mut(&mut self, layer: usize) -> LayerMut<'_> {
         let len = self.shape.layer();
         match self.shape.kind {
@@ -125,25 +128,45 @@ impl<'m> KvCache<'m> {
         }
     }
 
-    /// The blocks of one head of a layer of an f16 cache; none of another one.
-    pub fn head_f16(&self, layer: usize, head: usize) -> KvBlocks<'_> {
-        self.head(self.f16, layer, head)
+    /// The blocks of one head of a layer of an f16 cache, by a sequence's table of pages; none of another cache.
+    pub fn head_f16<'c>(&'c self, layer: usize, head: usize, pages: &'c [u32]) -> KvBlocks<'c> {
+        self.head(self.f16, layer, head, pages)
     }
 
-    /// The blocks of one head of a layer of an f32 cache; none of another one.
-    pub fn head_f32(&self, layer: usize, head: usize) -> KvBlocks<'_, f32> {
-        self.head(self.f32, layer, head)
+    /// The blocks of one head of a layer of an f32 cache, by a sequence's table of pages; none of another cache.
+    pub fn head_f32<'c>(&'c self, layer: usize, head: usize, pages: &'c [u32]) -> KvBlocks<'c, f32> {
+        self.head(self.f32, layer, head, pages)
     }
 
-    fn head<'c, T>(&self, data: &'c [T], layer: usize, head: usize) -> KvBlocks<'c, T> {
-        let (len, skip) = (self.shape.layer(), head * self.shape.head_block());
+    fn head<'c, T>(&self, data: &'c [T], layer: usize, head: usize, pages: &'c [u32]) -> KvBlocks<'c, T> {
+        let (len, skip) = (self.shape.layer(), head * self.shape.head());
         let data = data.get(layer * len..).and_then(|rest| rest.get(..len)).unwrap_or_default();
         KvBlocks {
             data: data.get(skip..).unwrap_or_default(),
-            stride: self.shape.block(),
+            pages,
+            stride: self.shape.page(),
             dim_k: self.shape.dim_k,
             dim_v: self.shape.dim_v,
         }
+    }
+
+    /// Copies page `from` to page `to`, in all layers.
+    pub fn copy_page(&mut self, from: u32, to: u32) {
+        let page = self.shape.page();
+        for layer in 0..self.shape.layers {
+            match self.layer_mut(layer) {
+                LayerMut::F16(cache) => copy_part(cache, page, from, to),
+                LayerMut::F32(cache) => copy_part(cache, page, from, to),
+            }
+        }
+    }
+}
+
+/// Copies part `from` of an array of parts of `len` elements to part `to`, if both are inside.
+fn copy_part<T: Copy>(array: &mut [T], len: usize, from: u32, to: u32) {
+    let (from, to) = (from as usize * len, to as usize * len);
+    if from.max(to) + len <= array.len() {
+        array.copy_within(from..from + len, to);
     }
 }
 

@@ -10,6 +10,8 @@ use super::names::Role;
 use super::plan::RunMemory;
 use super::spec::{Mlp, ModelSpec, NormKind, NormPlace, Position, QkNorm, QkvLayout, RopeScaling};
 use super::weights::Weights;
+use crate::kernels::KV_BLOCK;
+use crate::kv::pages::{MISSING, Pages};
 use crate::kv::{KvType, LayerMut};
 use crate::ops::attention::{self, Heads, Scores};
 use crate::ops::linear::{self, Into, Layer};
@@ -64,21 +66,36 @@ const PER_LAYER: [fn(usize) -> Phase; 10] = [
     Phase::FfnOut,
 ];
 
-/// The tokens of a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The tokens of a pass, one a column. Columns may belong to several sequences, in any order; only positions matter.
+#[derive(Debug, Clone, Copy)]
 pub struct Batch<'t> {
-    /// One id a column.
+    /// Token ids.
     pub ids: &'t [u32],
-    /// Position of column 0.
-    pub first: usize,
+    /// Their positions.
+    pub positions: &'t [u32],
+    /// Their sequences, by their place in `pages`.
+    pub sequences: &'t [u32],
     /// Columns whose logits are wanted: from this one on to the last.
     pub wanted_from: usize,
+    /// Tables of pages.
+    pub pages: &'t Pages<'t>,
 }
 
-impl Batch<'_> {
+impl<'t> Batch<'t> {
     /// Number of columns whose logits are wanted.
     pub fn wanted(&self) -> usize {
         self.ids.len().saturating_sub(self.wanted_from)
+    }
+
+    /// The table of pages of a column's sequence.
+    fn table(&self, column: usize) -> &'t [u32] {
+        self.pages.table(self.sequences.get(column).map_or(usize::MAX, |sequence| *sequence as usize))
+    }
+
+    /// The page of a column's position.
+    fn page(&self, column: usize) -> u32 {
+        let block = self.positions.get(column).map_or(usize::MAX, |position| *position as usize / KV_BLOCK);
+        self.table(column).get(block).copied().unwrap_or(MISSING)
     }
 }
 
@@ -169,8 +186,8 @@ impl<'w> Forward<'w> {
         if self.spec.tied { Role::TokenEmbd } else { Role::Output }
     }
 
-    /// The heads of a layer, whose column 0 is position `first`; `angles` of the full and the windowed rotation.
-    fn heads<'x>(&self, layer: usize, first: usize, angles: [&'x [f32]; 2]) -> Heads<'x>
+    /// The heads of a layer, whose columns have these positions; `angles` of the full and the windowed rotation.
+    fn heads<'x>(&self, layer: usize, positions: &'x [u32], angles: [&'x [f32]; 2]) -> Heads<'x>
     where
         'w: 'x,
     {
@@ -197,7 +214,7 @@ impl<'w> Forward<'w> {
             dim_v: spec.dim_v,
             qk_norm: normed.then(|| (norm(Role::QNorm), norm(Role::KNorm))),
             rope,
-            first,
+            positions,
         }
     }
 }
@@ -244,7 +261,7 @@ impl Pass<'_, '_> {
         let Forward { spec, weights } = self.forward;
         let tokens = weights.matrix(Role::TokenEmbd, 0);
         let positions = weights.matrix(Role::PositionEmbd, 0);
-        let positions = (spec.position == Position::Learned).then_some((&positions, self.batch.first));
+        let positions = (spec.position == Position::Learned).then_some((&positions, self.batch.positions));
         let RunMemory { x, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
         embed::embed(run, self.batch.ids, &tokens, spec.embed_scale, positions, x);
@@ -255,7 +272,12 @@ impl Pass<'_, '_> {
         let RunMemory { frequencies, angles, scratch, .. } = &mut *self.memory;
         for (frequencies, angles) in frequencies.iter().zip(angles) {
             if !frequencies.is_empty() {
-                rope::angles(self.tools.runner(scratch, jobs.clone()), self.batch.first, frequencies, angles);
+                rope::angles(
+                    self.tools.runner(scratch, jobs.clone()),
+                    self.batch.positions,
+                    frequencies,
+                    angles,
+                );
             }
         }
     }
@@ -338,21 +360,22 @@ impl Pass<'_, '_> {
         linear::stacked(run, layers, &Inputs { values, q8, q16 }, stride, first(qkv, len));
     }
 
-    /// cache[p] = rotate(norm(k)), v   [KV][16 positions a block]
+    /// cache[p] = rotate(norm(k)), v   [KV][16 positions a page]
     fn store(&mut self, layer: usize, jobs: Range<usize>) {
-        let columns = self.columns();
+        let batch = self.batch;
         let RunMemory { qkv, kv, angles, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
-        let heads = self.forward.heads(layer, self.batch.first, [&*angles[0], &*angles[1]]);
+        let heads = self.forward.heads(layer, batch.positions, [&*angles[0], &*angles[1]]);
+        let page = |column| batch.page(column);
         match kv.layer_mut(layer) {
-            LayerMut::F16(cache) => attention::store(run, &heads, columns, qkv, cache),
-            LayerMut::F32(cache) => attention::store(run, &heads, columns, qkv, cache),
+            LayerMut::F16(cache) => attention::store(run, &heads, qkv, page, cache),
+            LayerMut::F32(cache) => attention::store(run, &heads, qkv, page, cache),
         }
     }
 
     /// values = softmax(q K^T * scale) V   [B][H dim_v]
     fn attend(&mut self, layer: usize, jobs: Range<usize>) {
-        let spec = self.forward.spec;
+        let (batch, spec) = (self.batch, self.forward.spec);
         let len = self.columns() * spec.attention_width();
         let scores = Scores {
             scale: spec.attention_scale,
@@ -361,11 +384,13 @@ impl Pass<'_, '_> {
         };
         let RunMemory { qkv, kv, angles, values, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
-        let heads = self.forward.heads(layer, self.batch.first, [&*angles[0], &*angles[1]]);
-        let out = first(values, len);
+        let heads = self.forward.heads(layer, batch.positions, [&*angles[0], &*angles[1]]);
+        let (out, kv) = (first(values, len), &*kv);
+        let f16 = |column, head| kv.head_f16(layer, head, batch.table(column));
+        let f32 = |column, head| kv.head_f32(layer, head, batch.table(column));
         match kv.shape().kind {
-            KvType::F16 => attention::attend(run, &heads, &scores, qkv, |head| kv.head_f16(layer, head), out),
-            KvType::F32 => attention::attend(run, &heads, &scores, qkv, |head| kv.head_f32(layer, head), out),
+            KvType::F16 => attention::attend(run, &heads, &scores, qkv, f16, out),
+            KvType::F32 => attention::attend(run, &heads, &scores, qkv, f32, out),
         }
     }
 

@@ -1,7 +1,6 @@
 //! The memory of a run: sizes from the spec and the limits, before anything is built.
 
 use super::spec::{ModelSpec, NormPlace, Position};
-use crate::kernels::KV_BLOCK;
 use crate::kernels::Kernels;
 use crate::kv::{KvCache, KvShape, KvSlot, KvType};
 use crate::mem::{Arena, MemError, Plan, Slot};
@@ -46,8 +45,8 @@ impl Default for Precisions {
 /// What the size of a run depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunLimits {
-    /// Positions.
-    pub context: usize,
+    /// Pages of keys and values.
+    pub pages: usize,
     /// Columns that are computed together.
     pub batch: usize,
     /// Columns whose logits are kept.
@@ -112,7 +111,7 @@ impl RunSlots {
         kernels: &Kernels,
         plan: &mut Plan,
     ) -> Result<Self, MemError> {
-        let RunLimits { context, batch, logits, workers, precisions, kv } = limits;
+        let RunLimits { pages, batch, logits, workers, precisions, kv } = limits;
         let [q_rows, k_rows, v_rows] = spec.qkv_rows();
         let widest = spec.embd.max(spec.attention_width());
         let layers = [
@@ -137,7 +136,7 @@ impl RunSlots {
             heads: spec.kv_heads,
             dim_k: spec.dim_k,
             dim_v: spec.dim_v,
-            blocks: context.div_ceil(KV_BLOCK),
+            pages,
         };
         let scratch_len = scratch_len(spec, batch, kernels)?;
         Ok(Self {
@@ -189,7 +188,7 @@ fn scratch_len(spec: &ModelSpec, batch: usize, kernels: &Kernels) -> Result<usiz
         dim_v: spec.dim_v,
         qk_norm: None,
         rope: None,
-        first: 0,
+        positions: &[],
     };
     let longest = spec.embd.max(spec.attention_width()).max(spec.ff);
     let linear = times(linear::scratch(1), batch)?.checked_add((kernels.linear_scratch)(longest));

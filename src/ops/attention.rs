@@ -20,8 +20,8 @@ pub struct Heads<'w> {
     pub qk_norm: Option<(Norm<'w>, Norm<'w>)>,
     /// Pairs, and `[columns][cos, sin]` with the rotated pairs of a head.
     pub rope: Option<(RopePairs, &'w [f32], usize)>,
-    /// Position of column 0.
-    pub first: usize,
+    /// Position of each column.
+    pub positions: &'w [u32],
 }
 
 impl Heads<'_> {
@@ -55,19 +55,25 @@ impl Heads<'_> {
     }
 }
 
-/// Norms, rotates and stores the keys, and stores the values, of `columns` columns: a job a KV head. `layer` is the
-/// cache's layer, `[block][kv head]`.
-pub fn store<T: KvElement>(run: Runner<'_>, heads: &Heads<'_>, columns: usize, qkv: &[f32], layer: &mut [T]) {
+/// Norms, rotates and stores the keys, and stores the values, of all columns: a job a KV head. `layer` is the cache's
+/// layer, `[page][kv head]`, and `page` tells the page of a column.
+pub fn store<T: KvElement>(
+    run: Runner<'_>,
+    heads: &Heads<'_>,
+    qkv: &[f32],
+    page: impl Fn(usize) -> u32 + Sync,
+    layer: &mut [T],
+) {
     let kernels = run.kernels();
     let head_block = KV_BLOCK * (heads.dim_k + heads.dim_v);
-    let block = heads.kv_heads * head_block;
-    let blocks = layer.len() / block.max(1);
-    let (stride, q) = (heads.stride(), heads.heads * heads.dim_k);
+    let stride = heads.kv_heads * head_block;
+    let pages = layer.len() / stride.max(1);
+    let (columns, q) = (heads.stride(), heads.heads * heads.dim_k);
     let norm = heads.qk_norm.as_ref().map(|(_, k)| k);
-    run.run((Tiles::new(layer, block, block, head_block, blocks),), |head, (mut tile,), scratch| {
+    run.run((Tiles::new(layer, stride, stride, head_block, pages),), |head, (mut tile,), scratch| {
         let Some(turned) = scratch.get_mut(..heads.dim_k) else { return };
-        for col in 0..columns {
-            let qkv = column(qkv, col, stride);
+        for (col, position) in heads.positions.iter().enumerate() {
+            let qkv = column(qkv, col, columns);
             let k = qkv.get(q..).unwrap_or_default();
             let v = qkv.get(q + heads.kv_heads * heads.dim_k..).unwrap_or_default();
             let (k, v) = (column(k, head, heads.dim_k), column(v, head, heads.dim_v));
@@ -75,8 +81,7 @@ pub fn store<T: KvElement>(run: Runner<'_>, heads: &Heads<'_>, columns: usize, q
                 return;
             }
             heads.turn(kernels, norm, col, k, turned);
-            let position = heads.first + col;
-            T::store(kernels, turned, v, position % KV_BLOCK, tile.line(position / KV_BLOCK));
+            T::store(kernels, turned, v, *position as usize % KV_BLOCK, tile.line(page(col) as usize));
         }
     });
 }
@@ -92,14 +97,14 @@ pub struct Scores {
     pub window: Option<usize>,
 }
 
-/// Attends: job `column * kv_heads + kv head` writes the results of its group of query heads to
+/// Attends; `cache` gives the blocks of a column's sequence and a KV head. Job `column * kv_heads + kv head` writes the results of its group of query heads to
 /// `out: [columns][heads * dim_v]`.
 pub fn attend<'c, T: KvElement>(
     run: Runner<'_>,
     heads: &Heads<'_>,
     scores: &Scores,
     qkv: &[f32],
-    cache: impl Fn(usize) -> KvBlocks<'c, T> + Sync,
+    cache: impl Fn(usize, usize) -> KvBlocks<'c, T> + Sync,
     out: &mut [f32],
 ) {
     let kernels = run.kernels();
@@ -113,10 +118,10 @@ pub fn attend<'c, T: KvElement>(
         for (from, to) in source.chunks_exact(heads.dim_k).zip(q.chunks_exact_mut(heads.dim_k)) {
             heads.turn(kernels, norm, col, from, to);
         }
-        let position = heads.first + col;
+        let position = heads.positions.get(col).map_or(0, |position| *position as usize);
         let first = scores.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let Scores { scale, softcap, .. } = *scores;
-        let args = Attention { q, kv: cache(head), first, end: position + 1, scale, softcap };
+        let args = Attention { q, kv: cache(col, head), first, end: position + 1, scale, softcap };
         T::attention(kernels, &args, tile.line(0), scratch);
     });
 }

@@ -4,14 +4,14 @@ use super::Runner;
 use crate::mem::split::Chunks;
 use crate::tensor::{Matrix, dequant};
 
-/// Writes `x[column] = tokens[token] * scale (+ positions[first + column])`, a job a column. Token ids and positions
+/// Writes `x[column] = tokens[token] * scale (+ positions[p])`, a job a column. Token ids and positions
 /// were checked against the tables.
 pub fn embed(
     run: Runner<'_>,
     ids: &[u32],
     tokens: &Matrix<'_>,
     scale: f32,
-    positions: Option<(&Matrix<'_>, usize)>,
+    positions: Option<(&Matrix<'_>, &[u32])>,
     x: &mut [f32],
 ) {
     let (stride, kernels) = (tokens.cols(), run.kernels());
@@ -21,8 +21,9 @@ pub fn embed(
         if scale != 1.0 {
             (kernels.scale)(x, scale);
         }
-        if let (Some((table, first)), Some(row)) = (positions, scratch.get_mut(..stride)) {
-            dequant::dequantize_row(table.dtype(), table.row(first + job), row);
+        if let (Some((table, positions)), Some(row)) = (positions, scratch.get_mut(..stride)) {
+            let position = positions.get(job).map_or(0, |position| *position as usize);
+            dequant::dequantize_row(table.dtype(), table.row(position), row);
             (kernels.add)(x, row);
         }
     });

@@ -14,13 +14,12 @@ pub fn frequencies(dims: usize, base: f32, factor: f32, factors: &[f32], frequen
     }
 }
 
-/// Writes cosines and sines of `position * frequency`, `[columns][cos: half, sin: half]`, a job a column; column 0 is
-/// position `first`.
-pub fn angles(run: Runner<'_>, first: usize, frequencies: &[f32], table: &mut [f32]) {
+/// Writes cosines and sines of `position * frequency`, `[columns][cos: half, sin: half]`, a job a column.
+pub fn angles(run: Runner<'_>, positions: &[u32], frequencies: &[f32], table: &mut [f32]) {
     let half = frequencies.len();
     run.run((Chunks::new(table, 2 * half),), |job, (line,), _| {
         let (cos, sin) = line.split_at_mut(half.min(line.len()));
-        let position = (first + job) as f32;
+        let position = positions.get(job).copied().unwrap_or(0) as f32;
         for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
             (*sin, *cos) = math::sin_cos(position * frequency);
         }

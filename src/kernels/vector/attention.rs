@@ -43,23 +43,16 @@ struct Chunk<'x, T> {
 }
 
 impl<'x, T> KvBlocks<'x, T> {
-    /// Number of blocks that lie wholly within the data.
-    #[inline(always)]
-    fn blocks(&self) -> usize {
-        let values = self.dim_k.saturating_add(self.dim_v).saturating_mul(KV_BLOCK);
-        match self.data.len().checked_sub(values) {
-            Some(behind) => behind / self.stride.max(1) + 1,
-            None => 0,
-        }
-    }
-
-    /// Keys and values of a block, nothing beyond the last.
+    /// Keys and values of a block; nothing for a missing one.
     #[inline(always)]
     fn block(&self, block: usize) -> (&'x [[T; KV_BLOCK]], &'x [T]) {
-        let from = block.saturating_mul(self.stride);
+        let Some(page) = self.pages.get(block) else { return (&[], &[]) };
+        let from = (*page as usize).saturating_mul(self.stride);
         let rest = self.data.get(from..).unwrap_or_default();
-        let Some((k, rest)) = rest.split_at_checked(self.dim_k * KV_BLOCK) else { return (&[], &[]) };
-        (k.as_chunks().0, rest.get(..self.dim_v * KV_BLOCK).unwrap_or_default())
+        let Some((k, rest)) = rest.split_at_checked(self.dim_k.saturating_mul(KV_BLOCK)) else {
+            return (&[], &[]);
+        };
+        (k.as_chunks().0, rest.get(..self.dim_v.saturating_mul(KV_BLOCK)).unwrap_or_default())
     }
 }
 
@@ -83,7 +76,7 @@ pub(in crate::kernels) fn attention<L: Lanes, T: Element>(
     scratch: &mut [f32],
 ) {
     let KvBlocks { dim_k, dim_v, .. } = args.kv;
-    let end = args.end.min(args.kv.blocks().saturating_mul(KV_BLOCK));
+    let end = args.end.min(args.kv.pages.len().saturating_mul(KV_BLOCK));
     if dim_k == 0 || dim_v == 0 || args.first >= end {
         out.fill(0.0);
         return;
