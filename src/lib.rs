@@ -106,4 +106,4 @@ pub mod session;
 pub use exec::{Exec, Serial};
 pub use model::Model;
 pub use sample::Sampler;
-pub use session::{Budget, Error, Finish, Limits, Progress, Session, SessionPlan, Step};
+pub use session::{Budget, Error, Finish, Limits, Progress, SequenceId, Session, SessionPlan, Step};

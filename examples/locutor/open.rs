@@ -31,7 +31,7 @@ pub fn model(path: Option<&Path>, map: bool) -> Result<Model<'static>, Failure> 
 pub fn kernels() -> Result<&'static Kernels, Failure> {
     let Ok(wanted) = std::env::var("LOCUTOR_ISA") else { return Ok(kernels::detect()) };
     kernels::by_name(&wanted).ok_or_else(|| {
-        let names: Vec<&str> = kernels::available().into_iter().map(|table| table.name).collect();
+        let names: Vec<&str> = kernels::available().map(|table| table.name).collect();
         format!("LOCUTOR_ISA={wanted}: this machine has {}", names.join(", ")).into()
     })
 }

@@ -51,6 +51,23 @@ pub enum Error {
         /// Positions of the context.
         context: usize,
     },
+    /// The sequences together have no room for more tokens; closing or truncating one makes room.
+    #[error("the cache is full: {needed} more pages of 16 positions are needed, {free} are free")]
+    PagesFull {
+        /// Pages needed.
+        needed: usize,
+        /// Pages that are free.
+        free: usize,
+    },
+    /// All sequences exist already.
+    #[error("all {sequences} sequences are in use")]
+    NoSequence {
+        /// Their number.
+        sequences: usize,
+    },
+    /// A sequence that was closed.
+    #[error("the sequence does not exist, or no longer")]
+    Sequence,
     /// There is no token to go on from.
     #[error("the prompt is empty, and the model has no token for the beginning of a text")]
     EmptyPrompt,

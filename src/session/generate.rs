@@ -1,7 +1,9 @@
 //! Generation: one token after the other.
 
+use super::limits::SessionMemory;
 use super::{Budget, Error, Progress, Session};
 use crate::kernels::FloatEnv;
+use crate::ops::column;
 use crate::sample::{SampleError, Sampler};
 
 /// Why generation ended.
@@ -29,17 +31,17 @@ pub enum Step<'s> {
 impl Session<'_> {
     /// Generates at most `tokens` tokens from now on; `None` for no limit but the context.
     pub fn set_max_tokens(&mut self, tokens: Option<usize>) {
-        self.text.left = tokens;
+        self.state_mut().text.left = tokens;
     }
 
     /// Whether tokens that end a text are treated like any other.
     pub fn set_ignore_end(&mut self, ignore: bool) {
-        self.text.ignore_end = ignore;
+        self.state_mut().text.ignore_end = ignore;
     }
 
     /// Why the last generation ended; `None` while it can go on. Feeding tokens opens it again.
     pub fn finish(&self) -> Option<Finish> {
-        self.text.finish
+        self.state().text.finish
     }
 
     /// Computes, samples and adds the next token; `None` at the end, see [`Session::finish`].
@@ -60,39 +62,46 @@ impl Session<'_> {
         budget: &mut Budget<'_>,
         sampler: &mut Sampler<'_>,
     ) -> Result<Option<Option<u32>>, Error> {
-        if self.text.finish.is_none() && self.text.left == Some(0) {
-            self.text.finish = Some(Finish::MaxTokens);
+        let text = &mut self.state_mut().text;
+        if text.finish.is_none() && text.left == Some(0) {
+            text.finish = Some(Finish::MaxTokens);
         }
-        if self.text.finish.is_some() {
+        if text.finish.is_some() {
             return Ok(Some(None));
         }
-        if self.fed > 0 && self.room() == 0 {
-            return Err(Error::ContextFull { needed: 1, room: 0, context: self.context() });
+        if self.state().fed > 0 {
+            self.check_room(1)?;
         }
         if self.advance_within(budget)? == Progress::Pending {
             return Ok(None);
         }
         let id = self.sample(sampler)?;
         let ends = self.model.tokenizer().is_some_and(|tokenizer| tokenizer.is_end(id));
-        if ends && !self.text.ignore_end {
-            self.text.finish = Some(Finish::EndOfText(id));
+        let text = &mut self.state_mut().text;
+        if ends && !text.ignore_end {
+            text.finish = Some(Finish::EndOfText(id));
             return Ok(Some(None));
         }
-        if let Some(place) = self.memory.tokens.get_mut(self.fed) {
+        text.left = text.left.map(|left| left - 1);
+        let fed = self.state().fed;
+        if let Some(place) = self.state_mut().tokens.get_mut(fed) {
             *place = id;
-            self.fed += 1;
         }
-        self.text.left = self.text.left.map(|left| left - 1);
+        self.add(1)?;
         Ok(Some(Some(id)))
     }
 
     /// A token id drawn from the logits. Changes nothing but the sampler.
     fn sample(&mut self, sampler: &mut Sampler<'_>) -> Result<u32, Error> {
         let _float_env = FloatEnv::enter();
-        let logits = self.memory.run.logits.get(..self.model.spec().vocab).unwrap_or_default();
-        let history = self.memory.tokens.get(..self.fed).unwrap_or_default();
-        sampler.sample(logits, history, self.memory.candidates).map_err(|error| match error {
-            SampleError::NonFinite => Error::NonFinite { position: self.fed - 1 },
+        let SessionMemory { run, saved, states, candidates, .. } = &mut self.memory;
+        let vocab = self.model.spec().vocab;
+        let logits = if saved.is_empty() { &*run.logits } else { column(saved, self.selected, vocab) };
+        let logits = logits.get(..vocab).unwrap_or_default();
+        let state = states.at(self.selected);
+        let history = state.tokens.get(..state.fed).unwrap_or_default();
+        sampler.sample(logits, history, candidates).map_err(|error| match error {
+            SampleError::NonFinite => Error::NonFinite { position: state.fed - 1 },
             other => Error::Sample(other),
         })
     }

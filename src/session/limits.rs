@@ -1,10 +1,13 @@
 //! What a session may use, and what that costs: exactly, before anything is built.
 
 use super::Error;
-use super::text::{TextSlots, TextState};
-use crate::kernels::{self, Kernels};
-use crate::kv::KvType;
-use crate::mem::{Arena, MemError, Plan, Slot};
+use super::sequence::{SequenceState, States};
+use super::text::{TextTools, ToolSlots};
+use crate::kernels::{self, KV_BLOCK, Kernels};
+use crate::kv::pages::PageSlots;
+use crate::kv::{KvType, Pages};
+use crate::mem::{Arena, MemError, ObjectSlot, Plan, Slot};
+use crate::model::forward::Batch;
 use crate::model::plan::{Precisions, RunLimits, RunMemory, RunSlots};
 use crate::model::{Model, ModelSpec};
 use crate::sample::Candidate;
@@ -13,6 +16,8 @@ use crate::sample::Candidate;
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub(super) context: usize,
+    pub(super) sequences: usize,
+    pub(super) positions: usize,
     pub(super) batch: usize,
     pub(super) logits: usize,
     pub(super) threads: usize,
@@ -28,6 +33,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             context: 0,
+            sequences: 1,
+            positions: 0,
             batch: 0,
             logits: 1,
             threads: 1,
@@ -51,7 +58,18 @@ impl Limits {
         Self::default()
     }
 
-    /// Positions: prompt and answer together. 0 chooses the model's trained context, at most
+    /// Sequences that exist at the same time; see [`super::Session::fork`].
+    pub fn sequences(self, sequences: usize) -> Self {
+        Self { sequences, ..self }
+    }
+
+    /// Positions of all sequences together, in pages of 16 that forked sequences share. 0 chooses a whole context for
+    /// each sequence.
+    pub fn positions(self, positions: usize) -> Self {
+        Self { positions, ..self }
+    }
+
+    /// Positions of a sequence: prompt and answer together. 0 chooses the model's trained context, at most
     /// [`Limits::DEFAULT_CONTEXT`].
     pub fn context(self, context: usize) -> Self {
         Self { context, ..self }
@@ -109,14 +127,20 @@ impl Limits {
         if let Some(table) = spec.hard_context().filter(|table| context > *table) {
             return Err(Error::ContextBeyondModel { context, table });
         }
-        let batch = chosen(self.batch, Self::DEFAULT_BATCH).min(context);
-        let logits = self.logits.clamp(1, batch);
+        let sequences = self.sequences;
+        if sequences == 0 || sequences > 1 << 16 {
+            return Err(Error::Limit { what: "sequences", value: sequences, rule: "1 to 65536" });
+        }
+        let all = sequences.saturating_mul(context.next_multiple_of(KV_BLOCK));
+        let positions = chosen(self.positions, all).clamp(context.min(KV_BLOCK), all);
+        let batch = chosen(self.batch, Self::DEFAULT_BATCH).min(context.max(sequences));
+        let logits = self.logits.max(sequences).clamp(1, batch);
         let threads = self.threads.max(1);
         if threads > 1024 {
             return Err(Error::Limit { what: "threads", value: threads, rule: "at most 1024" });
         }
         let text_bytes = chosen(self.text_bytes, 4 * context);
-        Ok(Self { context, batch, logits, threads, text_bytes, ..self })
+        Ok(Self { context, positions, batch, logits, threads, text_bytes, ..self })
     }
 
     pub(super) fn table(&self) -> &'static Kernels {
@@ -151,58 +175,133 @@ pub struct SessionPlan {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slots {
     pub(super) run: RunSlots,
-    tokens: Slot<u32>,
+    limits: Limits,
+    columns: [Slot<u32>; 3],
+    pages: PageSlots,
+    saved: Slot<f32>,
     candidates: Slot<Candidate>,
-    text: TextSlots,
+    tools: ToolSlots,
+    /// Sequences but the first.
+    more: ObjectSlot,
+    /// Where the parts of the sequences begin; they are planned once more, one after the other, as they are carved.
+    sequences_from: Plan,
 }
 
 /// The arrays of a session.
 #[derive(Debug)]
 pub(super) struct SessionMemory<'m> {
     pub(super) run: RunMemory<'m>,
-    pub(super) tokens: &'m mut [u32],
+    pub(super) columns: Columns<'m>,
+    pub(super) pages: Pages<'m>,
+    /// Logits of each sequence, `[sequences][vocab]`; empty for a single one, whose logits are the first row of a run.
+    pub(super) saved: &'m mut [f32],
     pub(super) candidates: &'m mut [Candidate],
+    pub(super) tools: TextTools<'m>,
+    pub(super) states: States<'m>,
+}
+
+/// What each column of a pass is.
+#[derive(Debug)]
+pub(super) struct Columns<'m> {
+    pub(super) ids: &'m mut [u32],
+    pub(super) positions: &'m mut [u32],
+    pub(super) sequences: &'m mut [u32],
+}
+
+impl Columns<'_> {
+    /// Fills a column.
+    pub(super) fn set(&mut self, column: usize, id: u32, position: usize, sequence: usize) {
+        let values = [
+            (&mut *self.ids, id),
+            (&mut *self.positions, position as u32),
+            (&mut *self.sequences, sequence as u32),
+        ];
+        for (array, value) in values {
+            if let Some(place) = array.get_mut(column) {
+                *place = value;
+            }
+        }
+    }
+
+    /// The first `len` columns as a pass reads them.
+    pub(super) fn batch<'b>(&'b self, len: usize, wanted_from: usize, pages: &'b Pages<'b>) -> Batch<'b> {
+        Batch {
+            ids: self.ids.get(..len).unwrap_or_default(),
+            positions: self.positions.get(..len).unwrap_or_default(),
+            sequences: self.sequences.get(..len).unwrap_or_default(),
+            wanted_from,
+            pages,
+        }
+    }
 }
 
 impl Slots {
     /// Plans a session with resolved limits.
     pub(super) fn plan(model: &Model<'_>, limits: &Limits) -> Result<(SessionPlan, Plan, Slots), Error> {
-        let spec = model.spec();
+        let (spec, tokenizer) = (model.spec(), model.tokenizer());
+        let Limits { context, sequences, positions, batch, .. } = *limits;
         let mut plan = Plan::new();
         let run_limits = RunLimits {
-            context: limits.context,
-            batch: limits.batch,
+            pages: positions.div_ceil(KV_BLOCK),
+            batch,
             logits: limits.logits,
             workers: limits.threads,
             precisions: limits.precisions,
             kv: limits.kv,
         };
         let run = RunSlots::plan(spec, run_limits, limits.table(), &mut plan)?;
-        let slots = Slots {
+        let saved = if sequences == 1 { 0 } else { sequences };
+        let mut slots = Slots {
             run,
-            tokens: plan.array(limits.context)?,
+            limits: *limits,
+            columns: [plan.array(batch)?, plan.array(batch)?, plan.array(batch)?],
+            pages: Pages::plan(run_limits.pages, sequences, context.div_ceil(KV_BLOCK), &mut plan)?,
+            saved: plan.array(saved.checked_mul(spec.vocab).ok_or(MemError::Overflow)?)?,
             candidates: plan.array(spec.vocab)?,
-            text: TextState::plan(model.tokenizer(), limits.text_bytes, limits.stops, &mut plan)?,
+            tools: TextTools::plan(tokenizer, limits.text_bytes, &mut plan)?,
+            more: plan.objects::<SequenceState<'_>>(sequences - 1)?,
+            sequences_from: plan,
         };
+        slots.sequences_from = plan;
+        for _ in 0..sequences {
+            SequenceState::plan(tokenizer, limits, &mut plan)?;
+        }
         let (bytes, kv_bytes) = (plan.bytes(), slots.run.kv.bytes());
-        let logits_bytes = slots.run.logits.bytes() + slots.candidates.bytes();
+        let logits_bytes = slots.run.logits.bytes() + slots.saved.bytes() + slots.candidates.bytes();
         let scratch_bytes = bytes - kv_bytes - logits_bytes;
-        let sizes = SessionPlan { bytes, kv_bytes, logits_bytes, scratch_bytes, context: limits.context };
+        let sizes = SessionPlan { bytes, kv_bytes, logits_bytes, scratch_bytes, context };
         Ok((sizes, plan, slots))
     }
 
     /// Carves the arrays.
     pub(super) fn carve<'m>(
         &self,
+        model: &Model<'_>,
         memory: &'m mut [u8],
         plan: &Plan,
-    ) -> Result<(SessionMemory<'m>, TextState<'m>), MemError> {
+    ) -> Result<SessionMemory<'m>, Error> {
         let mut arena = Arena::new(memory, plan)?;
-        let memory = SessionMemory {
-            run: self.run.carve(&mut arena)?,
-            tokens: arena.carve(self.tokens)?,
-            candidates: arena.carve(self.candidates)?,
+        let run = self.run.carve(&mut arena)?;
+        let [ids, positions, sequences] = self.columns;
+        let columns = Columns {
+            ids: arena.carve(ids)?,
+            positions: arena.carve(positions)?,
+            sequences: arena.carve(sequences)?,
         };
-        Ok((memory, TextState::carve(&mut arena, &self.text)?))
+        let pages = Pages::carve(&mut arena, &self.pages)?;
+        let (saved, candidates) = (arena.carve(self.saved)?, arena.carve(self.candidates)?);
+        let tools = TextTools::carve(&mut arena, &self.tools)?;
+        let mut more = arena.objects(self.more)?;
+        let mut replay = self.sequences_from;
+        let mut next = || {
+            let slots = SequenceState::plan(model.tokenizer(), &self.limits, &mut replay)?;
+            SequenceState::carve(&mut arena, &slots)
+        };
+        let first = next()?;
+        for _ in 1..self.limits.sequences {
+            more.push(next()?);
+        }
+        let states = States { first, more: more.finish() };
+        Ok(SessionMemory { run, columns, pages, saved, candidates, tools, states })
     }
 }

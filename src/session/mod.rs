@@ -1,4 +1,4 @@
-//! Sessions: one conversation with a model, in one block of memory.
+//! Sessions: conversations with a model, in one block of memory.
 //!
 //! [`Limits`] fix the memory, [`Session::feed`] gives text or tokens, [`Session::advance`] computes as much as a budget
 //! allows, [`Session::next_token`], [`Session::next_piece`] and [`Session::step`] generate. Nothing allocates after
@@ -10,18 +10,22 @@ mod limits;
 #[cfg(feature = "alloc")]
 mod owned;
 mod score;
+mod sequence;
 mod text;
 
 pub use error::Error;
 pub use generate::{Finish, Step};
 pub use limits::{Limits, SessionPlan};
+pub use sequence::SequenceId;
 
 use crate::exec::Exec;
 use crate::kernels::{FloatEnv, Kernels};
 use crate::model::Model;
-use crate::model::forward::{Batch, Pass};
+use crate::model::forward::Pass;
 use crate::ops::Tools;
+use crate::ops::column;
 use limits::{SessionMemory, Slots};
+use sequence::SequenceState;
 
 /// How much one call may compute.
 #[derive(Clone, Copy)]
@@ -100,7 +104,8 @@ impl Exec for Shielded<'_> {
     }
 }
 
-/// One conversation: tokens, their keys and values, and the logits of the last one.
+/// Conversations: tokens, their keys and values, and the logits of the last ones. Most hosts need one, and never meet
+/// the word sequence; those that need more find them at [`Session::fork`].
 #[derive(Debug)]
 pub struct Session<'m> {
     model: &'m Model<'m>,
@@ -108,14 +113,9 @@ pub struct Session<'m> {
     workers: Workers<'m>,
     memory: SessionMemory<'m>,
     limits: Limits,
-    /// Tokens given: `memory.tokens[..fed]`.
-    fed: usize,
-    /// Tokens whose keys and values are in the cache.
-    done: usize,
-    /// Whether the first row of logits belongs to token `done - 1`.
-    logits_ready: bool,
+    /// Index of the sequence that the methods work on.
+    selected: usize,
     cursor: Option<Cursor>,
-    text: text::TextState<'m>,
     // Behind everything that borrows from it.
     #[cfg(feature = "alloc")]
     owner: Option<crate::mem::aligned::Block>,
@@ -152,24 +152,32 @@ impl<'m> Session<'m> {
     ) -> Result<Session<'m>, Error> {
         let limits = limits.resolve(model.spec())?;
         let (_, plan, slots) = Slots::plan(model, &limits)?;
-        let (mut memory, text) = slots.carve(memory, &plan)?;
+        let mut memory = slots.carve(model, memory, &plan)?;
         let kernels = limits.table();
         let _float_env = FloatEnv::enter();
         model.forward().prepare(&mut memory.run);
+        memory.states.first.open();
         Ok(Session {
             model,
             kernels,
             workers,
             memory,
             limits,
-            fed: 0,
-            done: 0,
-            logits_ready: false,
+            selected: 0,
             cursor: None,
-            text,
             #[cfg(feature = "alloc")]
             owner: None,
         })
+    }
+
+    /// The selected sequence.
+    fn state(&self) -> &SequenceState<'m> {
+        self.memory.states.at(self.selected)
+    }
+
+    /// The selected sequence.
+    fn state_mut(&mut self) -> &mut SequenceState<'m> {
+        self.memory.states.at_mut(self.selected)
     }
 
     /// The model.
@@ -184,73 +192,110 @@ impl<'m> Session<'m> {
 
     /// All tokens, given and generated.
     pub fn tokens(&self) -> &[u32] {
-        self.memory.tokens.get(..self.fed).unwrap_or_default()
+        let state = self.state();
+        state.tokens.get(..state.fed).unwrap_or_default()
     }
 
     /// Positions of the context.
     pub fn context(&self) -> usize {
-        self.memory.tokens.len()
+        self.limits.context
     }
 
-    /// Positions that are still free.
+    /// Positions of the context that are still free.
     pub fn room(&self) -> usize {
-        self.context() - self.fed
+        self.context() - self.state().fed
     }
 
     /// Logits behind the last token, one a token id; `None` as long as [`Session::advance`] has not said
     /// [`Progress::Ready`].
     pub fn logits(&self) -> Option<&[f32]> {
-        if !self.logits_ready || self.done != self.fed {
+        let (state, vocab) = (self.state(), self.model.spec().vocab);
+        if !state.logits_ready || state.done != state.fed {
             return None;
         }
-        self.memory.run.logits.get(..self.model.spec().vocab)
+        match self.memory.saved.is_empty() {
+            true => self.memory.run.logits.get(..vocab),
+            false => Some(column(self.memory.saved, self.selected, vocab)),
+        }
     }
 
     /// Adds tokens behind the last one. They are computed by the next [`Session::advance`] or generating call.
     ///
     /// # Errors
-    /// [`Error::ContextFull`], [`Error::Token`].
+    /// [`Error::ContextFull`], [`Error::PagesFull`], [`Error::Token`].
     pub fn feed_tokens(&mut self, ids: &[u32]) -> Result<(), Error> {
         let vocab = self.model.spec().vocab;
         if let Some(id) = ids.iter().copied().find(|id| *id as usize >= vocab) {
             return Err(Error::Token { id, vocab });
         }
-        let (room, context) = (self.room(), self.context());
-        let place = self.memory.tokens.get_mut(self.fed..).and_then(|rest| rest.get_mut(..ids.len()));
-        let place = place.ok_or(Error::ContextFull { needed: ids.len(), room, context })?;
-        place.copy_from_slice(ids);
-        self.extend(ids.len());
+        self.check_room(ids.len())?;
+        let state = self.state_mut();
+        let place = state.tokens.get_mut(state.fed..).unwrap_or_default();
+        place.iter_mut().zip(ids).for_each(|(place, id)| *place = *id);
+        self.extend(ids.len())
+    }
+
+    /// Whether so many more tokens fit the context and the free pages.
+    fn check_room(&self, added: usize) -> Result<(), Error> {
+        let (room, context, fed) = (self.room(), self.context(), self.state().fed);
+        if added > room {
+            return Err(Error::ContextFull { needed: added, room, context });
+        }
+        let pages = &self.memory.pages;
+        let (needed, free) = (pages.needed(self.selected, fed, fed + added), pages.free());
+        if needed > free { Err(Error::PagesFull { needed, free }) } else { Ok(()) }
+    }
+
+    /// Counts `added` tokens that stand behind the last one already, and opens a finished answer again.
+    fn extend(&mut self, added: usize) -> Result<(), Error> {
+        if added > 0 {
+            self.add(added)?;
+            self.state_mut().text.restart();
+        }
         Ok(())
     }
 
-    /// Counts `added` tokens that stand behind the last one already. A pass under way goes on: its logits are still
-    /// those of its last token, and are simply computed again when more follow.
-    fn extend(&mut self, added: usize) {
-        if added > 0 {
-            self.fed += added;
-            self.text.restart();
-        }
+    /// Counts `added` tokens that stand behind the last one already, and gives them pages. A pass under way goes on: its
+    /// logits are still those of its last token, and are simply computed again when more follow.
+    fn add(&mut self, added: usize) -> Result<(), Error> {
+        self.check_room(added)?;
+        let fed = self.state().fed;
+        let SessionMemory { pages, run, .. } = &mut self.memory;
+        pages.reserve(self.selected, fed, fed + added, |from, to| run.kv.copy_page(from, to));
+        self.state_mut().fed += added;
+        Ok(())
     }
 
-    /// Forgets all tokens from `len` on. Costs nothing: keys and values behind the length are never read.
+    /// Forgets all tokens from `len` on. Costs nothing but giving back pages.
     ///
     /// # Errors
     /// [`Error::Position`] when there are fewer tokens.
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
-        if len > self.fed {
-            return Err(Error::Position { position: len, len: self.fed });
+        let selected = self.selected;
+        let state = self.state_mut();
+        if len > state.fed {
+            return Err(Error::Position { position: len, len: state.fed });
         }
-        if len < self.fed {
-            self.cursor = None;
-            self.logits_ready = false;
-            self.fed = len;
-            self.done = self.done.min(len);
-            self.text.restart();
+        if len < state.fed {
+            let in_pass = state.taken > 0;
+            (state.fed, state.done, state.logits_ready) = (len, state.done.min(len), false);
+            state.text.restart();
+            self.memory.pages.release_from(selected, len);
+            if in_pass {
+                self.drop_pass();
+            }
         }
         Ok(())
     }
 
-    /// Computes until all tokens are read or the budget is used up.
+    /// Forgets the pass under way. What it has written stands behind the computed tokens and is never read.
+    fn drop_pass(&mut self) {
+        self.cursor = None;
+        self.memory.states.iter_mut().for_each(|state| state.taken = 0);
+    }
+
+    /// Computes until all tokens are read or the budget is used up. Tokens of other sequences that wait are computed in
+    /// the same passes.
     ///
     /// # Errors
     /// [`Error::EmptyPrompt`] when there is no token.
@@ -260,16 +305,17 @@ impl<'m> Session<'m> {
 
     /// As [`Session::advance`], and leaves the rest of the budget to the caller.
     fn advance_within(&mut self, budget: &mut Budget<'_>) -> Result<Progress, Error> {
-        if self.fed == 0 {
+        if self.state().fed == 0 {
             return Err(Error::EmptyPrompt);
         }
         let _float_env = FloatEnv::enter();
         loop {
             if self.cursor.is_none() {
-                if self.done == self.fed && self.logits_ready {
+                let state = self.state();
+                if state.done == state.fed && state.logits_ready {
                     return Ok(Progress::Ready);
                 }
-                self.begin(false);
+                self.begin();
             }
             if !self.run(budget) {
                 return Ok(Progress::Pending);
@@ -277,33 +323,73 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// Begins the next pass; with `all_logits` it keeps those of all its columns.
-    fn begin(&mut self, all_logits: bool) {
-        if self.done == self.fed {
+    /// Begins a pass over what waits: one token of every sequence that has just one, then as many as the batch takes of
+    /// the selected sequence, then of the others.
+    fn begin(&mut self) {
+        let state = self.state_mut();
+        if state.done == state.fed && !state.logits_ready {
             // Only the logits are missing: the last token is computed once more, to the same bits.
-            self.done -= 1;
+            state.done = state.fed.saturating_sub(1);
         }
-        let Limits { batch, logits, .. } = self.limits;
-        let most = if all_logits { logits } else { batch };
-        let columns = most.min(self.fed - self.done);
-        let last = self.done + columns == self.fed;
-        let wanted_from = match (all_logits, last) {
-            (true, _) => 0,
-            (_, true) => columns - 1,
-            _ => columns,
+        let (selected, batch) = (self.selected, self.limits.batch);
+        let states = &mut self.memory.states;
+        let mut left = batch;
+        let order = |index: usize, state: &SequenceState<'_>| match state.waiting() {
+            1 => 0,
+            _ if index == selected => 1,
+            _ => 2,
         };
-        self.logits_ready = false;
-        self.cursor = Some(Cursor { columns, wanted_from, phase: 0, job: 0 });
+        for turn in 0..3 {
+            for (index, state) in states.iter_mut().enumerate() {
+                if order(index, state) == turn {
+                    state.taken = state.waiting().min(left);
+                    left -= state.taken;
+                }
+            }
+        }
+        self.begin_taken(false);
+    }
+
+    /// Begins a pass over the next tokens of the selected sequence that keeps the logits of all its columns.
+    fn begin_all_logits(&mut self) {
+        let Limits { batch, logits, .. } = self.limits;
+        let state = self.state_mut();
+        state.taken = state.waiting().min(logits).min(batch);
+        self.begin_taken(true);
+    }
+
+    /// Fills the columns with what was taken: first the tokens whose logits nobody wants, then the others, by sequence.
+    fn begin_taken(&mut self, all_logits: bool) {
+        let SessionMemory { states, columns, .. } = &mut self.memory;
+        let (mut len, mut wanted_from) = (0, 0);
+        for wanted in [false, true] {
+            if wanted {
+                wanted_from = len;
+            }
+            for (index, state) in states.iter_mut().enumerate().filter(|(_, state)| state.taken > 0) {
+                let end = state.done + state.taken;
+                state.wanted = !all_logits && end == state.fed;
+                state.logits_ready = false;
+                for position in state.done..end {
+                    let is_wanted = all_logits || state.wanted && position + 1 == end;
+                    let id = state.tokens.get(position).copied().unwrap_or(0);
+                    if is_wanted == wanted {
+                        columns.set(len, id, position, index);
+                        len += 1;
+                    }
+                }
+            }
+        }
+        self.cursor = Some(Cursor { columns: len, wanted_from, phase: 0, job: 0 });
     }
 
     /// Runs the pass under way; true when it is done, false when the budget is used up.
     fn run(&mut self, budget: &mut Budget<'_>) -> bool {
         let Some(mut cursor) = self.cursor else { return true };
         let forward = self.model.forward();
-        let ids = self.memory.tokens.get(self.done..).and_then(|rest| rest.get(..cursor.columns));
-        let batch = Batch { ids: ids.unwrap_or_default(), first: self.done, wanted_from: cursor.wanted_from };
+        let SessionMemory { run: memory, columns, pages, .. } = &mut self.memory;
+        let batch = columns.batch(cursor.columns, cursor.wanted_from, pages);
         let exec = Shielded(self.workers.exec());
-        let memory = &mut self.memory.run;
         let tools = Tools { exec: &exec, kernels: self.kernels };
         let mut pass = Pass { forward, batch, memory, tools };
         while let Some(phase) = forward.phase(cursor.phase) {
@@ -320,9 +406,34 @@ impl<'m> Session<'m> {
             cursor = Cursor { phase: cursor.phase + 1, job: 0, ..cursor };
         }
         self.cursor = None;
-        self.done += cursor.columns;
-        self.logits_ready = cursor.wanted_from + 1 == cursor.columns && self.done == self.fed;
+        self.commit();
         true
+    }
+
+    /// Makes a finished pass visible. Rows of logits are in the order of the sequences that have one.
+    fn commit(&mut self) {
+        let SessionMemory { states, run, saved, .. } = &mut self.memory;
+        let vocab = self.model.spec().vocab;
+        let mut row = 0;
+        for (index, state) in states.iter_mut().enumerate().filter(|(_, state)| state.taken > 0) {
+            state.done += core::mem::take(&mut state.taken);
+            if core::mem::take(&mut state.wanted) {
+                state.logits_ready = state.done == state.fed;
+                keep_row(run.logits, row, saved, index, vocab);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// Copies a row of a run's logits to where a sequence keeps its own. A single sequence keeps it in the first row itself.
+fn keep_row(logits: &mut [f32], row: usize, saved: &mut [f32], sequence: usize, vocab: usize) {
+    if saved.is_empty() {
+        if row > 0 && (row + 1) * vocab <= logits.len() {
+            logits.copy_within(row * vocab..(row + 1) * vocab, 0);
+        }
+    } else if let Some(place) = saved.chunks_exact_mut(vocab.max(1)).nth(sequence) {
+        place.iter_mut().zip(column(logits, row, vocab)).for_each(|(place, logit)| *place = *logit);
     }
 }
 

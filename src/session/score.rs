@@ -1,6 +1,7 @@
 //! Log-probabilities.
 
-use super::{Budget, Error, Session};
+use super::limits::SessionMemory;
+use super::{Budget, Error, Session, keep_row};
 use crate::kernels::FloatEnv;
 use crate::sample::log_prob;
 
@@ -15,32 +16,27 @@ impl Session<'_> {
         ids: &[u32],
         mut seen: impl FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
-        if self.done < self.fed {
+        if self.state().waiting() > 0 {
             self.advance(Budget::Unlimited)?;
         }
+        // A pass of other sequences under way would mix with the rows of this one.
+        self.drop_pass();
         self.feed_tokens(ids)?;
         let _float_env = FloatEnv::enter();
         let vocab = self.model.spec().vocab;
-        while self.done < self.fed {
-            let first = self.done;
-            self.begin(true);
+        while self.state().waiting() > 0 {
+            let first = self.state().done;
+            self.begin_all_logits();
             self.run(&mut Budget::Unlimited);
-            for (i, row) in self.memory.run.logits.chunks_exact(vocab).take(self.done - first).enumerate() {
+            let rows = self.state().done - first;
+            for (i, row) in self.memory.run.logits.chunks_exact(vocab).take(rows).enumerate() {
                 seen(first + i, row);
             }
-            self.keep_last_row(self.done - first, vocab);
+            let SessionMemory { run, saved, .. } = &mut self.memory;
+            keep_row(run.logits, rows.saturating_sub(1), saved, self.selected, vocab);
+            self.state_mut().logits_ready = true;
         }
         Ok(())
-    }
-
-    /// Moves the last of `rows` rows of logits to where [`Session::logits`] reads it.
-    fn keep_last_row(&mut self, rows: usize, vocab: usize) {
-        if rows > 0 {
-            let start = (rows - 1) * vocab;
-            let end = (start + vocab).min(self.memory.run.logits.len());
-            self.memory.run.logits.copy_within(start..end, 0);
-            self.logits_ready = true;
-        }
     }
 
     /// The log-probability of a continuation, in nats: log P(y | x) = sum over t of log p(y_t | y_<t, x), where x is what
@@ -55,11 +51,9 @@ impl Session<'_> {
         if let Some(id) = ids.iter().copied().find(|id| *id as usize >= vocab) {
             return Err(Error::Token { id, vocab });
         }
-        if ids.len() > self.room() {
-            return Err(Error::ContextFull { needed: ids.len(), room: self.room(), context: self.context() });
-        }
+        self.check_room(ids.len())?;
         self.advance(Budget::Unlimited)?;
-        let start = self.fed;
+        let start = self.state().fed;
         let (mut sum, mut broken) = (0.0, None);
         let mut term = |position: usize, logits: &[f32], id: u32| match log_prob(logits, id) {
             Ok(term) => {

@@ -1,23 +1,43 @@
 //! Text in, text out.
 
+use super::limits::SessionMemory;
 use super::{Budget, Error, Finish, Session, Step};
 use crate::mem::{Arena, MemError, Plan, Slot};
 use crate::sample::Sampler;
 use crate::text::{Specials, StreamDecoder, StreamLimits, StreamSlots, TextError, Tokenizer};
 
-/// The slots of a session's text.
+/// The slots of [`TextTools`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TextSlots {
+pub(super) struct ToolSlots {
     scratch: Slot<u32>,
     token: Slot<u8>,
-    stream: StreamSlots,
 }
 
-/// What a session remembers of its text. Without a tokenizer all arrays are empty.
+/// Memory to work in, for all sequences. Without a tokenizer it is empty.
 #[derive(Debug)]
-pub(super) struct TextState<'m> {
+pub(super) struct TextTools<'m> {
     scratch: &'m mut [u32],
     token: &'m mut [u8],
+}
+
+impl<'m> TextTools<'m> {
+    pub(super) fn plan(
+        tokenizer: Option<&Tokenizer<'_>>,
+        text_bytes: usize,
+        plan: &mut Plan,
+    ) -> Result<ToolSlots, MemError> {
+        let scratch = plan.array(tokenizer.map_or(0, |tokenizer| tokenizer.scratch_len(text_bytes)))?;
+        Ok(ToolSlots { scratch, token: plan.array(tokenizer.map_or(0, Tokenizer::longest_token))? })
+    }
+
+    pub(super) fn carve(arena: &mut Arena<'m>, slots: &ToolSlots) -> Result<Self, MemError> {
+        Ok(Self { scratch: arena.carve(slots.scratch)?, token: arena.carve(slots.token)? })
+    }
+}
+
+/// What a sequence remembers of its text.
+#[derive(Debug)]
+pub(super) struct TextState<'m> {
     stream: StreamDecoder<'m>,
     flushed: bool,
     pub(super) finish: Option<Finish>,
@@ -28,29 +48,16 @@ pub(super) struct TextState<'m> {
 impl<'m> TextState<'m> {
     pub(super) fn plan(
         tokenizer: Option<&Tokenizer<'_>>,
-        text_bytes: usize,
         (stops, stop_bytes): (usize, usize),
         plan: &mut Plan,
-    ) -> Result<TextSlots, MemError> {
-        let longest = tokenizer.map_or(0, Tokenizer::longest_token);
-        let limits = StreamLimits { push_bytes: longest, stops, stop_bytes };
-        Ok(TextSlots {
-            scratch: plan.array(tokenizer.map_or(0, |tokenizer| tokenizer.scratch_len(text_bytes)))?,
-            token: plan.array(longest)?,
-            stream: StreamDecoder::plan(limits, plan)?,
-        })
+    ) -> Result<StreamSlots, MemError> {
+        let push_bytes = tokenizer.map_or(0, Tokenizer::longest_token);
+        StreamDecoder::plan(StreamLimits { push_bytes, stops, stop_bytes }, plan)
     }
 
-    pub(super) fn carve(arena: &mut Arena<'m>, slots: &TextSlots) -> Result<Self, MemError> {
-        Ok(Self {
-            scratch: arena.carve(slots.scratch)?,
-            token: arena.carve(slots.token)?,
-            stream: StreamDecoder::new(arena, &slots.stream)?,
-            flushed: false,
-            finish: None,
-            left: None,
-            ignore_end: false,
-        })
+    pub(super) fn carve(arena: &mut Arena<'m>, slots: &StreamSlots) -> Result<Self, MemError> {
+        let stream = StreamDecoder::new(arena, slots)?;
+        Ok(Self { stream, flushed: false, finish: None, left: None, ignore_end: false })
     }
 
     /// Begins a new answer.
@@ -59,10 +66,17 @@ impl<'m> TextState<'m> {
         (self.finish, self.flushed) = (None, false);
     }
 
-    /// Takes a generated token; whether there is text to show.
-    fn push(&mut self, tokenizer: &Tokenizer<'_>, id: u32) -> Result<bool, TextError> {
-        let len = tokenizer.decode_into(id, self.token)?;
-        let emitted = self.stream.push(self.token.get(..len).unwrap_or_default())?;
+    /// Forgets everything, stop strings and limits too.
+    pub(super) fn clear(&mut self) {
+        self.restart();
+        // No stop strings always fit.
+        let _ = self.stream.set_stops(&[]);
+        (self.left, self.ignore_end) = (None, false);
+    }
+
+    /// Takes the bytes of a generated token; whether there is text to show.
+    fn push(&mut self, bytes: &[u8]) -> Result<bool, TextError> {
+        let emitted = self.stream.push(bytes)?;
         let shown = !emitted.text.is_empty();
         if emitted.stop.is_some() {
             self.finish = Some(Finish::Stop);
@@ -109,13 +123,15 @@ impl Session<'_> {
         if text.len() > most {
             return Err(Error::TextTooLong { got: text.len(), most });
         }
-        let bos = tokenizer.ids().bos.filter(|_| self.fed == 0 && tokenizer.add_bos());
         let (room, context) = (self.room(), self.context());
-        let out = self.memory.tokens.get_mut(self.fed..).unwrap_or_default();
+        let SessionMemory { tools, states, .. } = &mut self.memory;
+        let state = states.at_mut(self.selected);
+        let bos = tokenizer.ids().bos.filter(|_| state.fed == 0 && tokenizer.add_bos());
+        let out = state.tokens.get_mut(state.fed..).unwrap_or_default();
         let full = |needed| Error::ContextFull { needed, room, context };
         let behind = usize::from(bos.is_some());
         let place = out.get_mut(behind..).ok_or(full(behind))?;
-        let mut added = match tokenizer.encode(text, specials, self.text.scratch, place) {
+        let mut added = match tokenizer.encode(text, specials, tools.scratch, place) {
             Err(TextError::OutputTooSmall { needed, .. }) => return Err(full(behind + needed)),
             other => other?,
         };
@@ -128,7 +144,7 @@ impl Session<'_> {
                 added -= 1;
             }
         }
-        self.extend(added);
+        self.extend(added)?;
         Ok(added)
     }
 
@@ -137,7 +153,7 @@ impl Session<'_> {
     /// # Errors
     /// [`Error::Text`] for more or longer ones than [`super::Limits::stops`] allows.
     pub fn set_stops(&mut self, stops: &[&str]) -> Result<(), Error> {
-        Ok(self.text.stream.set_stops(stops)?)
+        Ok(self.state_mut().text.stream.set_stops(stops)?)
     }
 
     /// Generates until there is more text to show: whole characters, never an empty text. `None` at the end, see
@@ -147,7 +163,7 @@ impl Session<'_> {
     /// As [`Session::next_token`]; [`Error::NoTokenizer`]. What was generated before is shown first.
     pub fn next_piece(&mut self, sampler: &mut Sampler<'_>) -> Result<Option<&str>, Error> {
         match self.reach(&mut Budget::Unlimited, sampler)? {
-            Reached::Text => Ok(Some(self.text.stream.emitted())),
+            Reached::Text => Ok(Some(self.state().text.stream.emitted())),
             Reached::Pending | Reached::Done(_) => Ok(None),
         }
     }
@@ -159,7 +175,7 @@ impl Session<'_> {
     pub fn step(&mut self, mut budget: Budget<'_>, sampler: &mut Sampler<'_>) -> Result<Step<'_>, Error> {
         Ok(match self.reach(&mut budget, sampler)? {
             Reached::Pending => Step::Pending,
-            Reached::Text => Step::Piece(self.text.stream.emitted()),
+            Reached::Text => Step::Piece(self.state().text.stream.emitted()),
             Reached::Done(finish) => Step::Done(finish),
         })
     }
@@ -171,15 +187,21 @@ impl Session<'_> {
             match self.token_within(budget, sampler) {
                 Ok(None) => return Ok(Reached::Pending),
                 Ok(Some(Some(id))) => {
-                    if self.text.push(tokenizer, id)? {
+                    let SessionMemory { tools, states, .. } = &mut self.memory;
+                    let len = tokenizer.decode_into(id, tools.token)?;
+                    let bytes = tools.token.get(..len).unwrap_or_default();
+                    if states.at_mut(self.selected).text.push(bytes)? {
                         return Ok(Reached::Text);
                     }
                 }
                 Ok(Some(None)) => {
-                    let finish = self.text.finish.unwrap_or(Finish::Stop);
-                    return Ok(if self.text.flush() { Reached::Text } else { Reached::Done(finish) });
+                    let text = &mut self.state_mut().text;
+                    let finish = text.finish.unwrap_or(Finish::Stop);
+                    return Ok(if text.flush() { Reached::Text } else { Reached::Done(finish) });
                 }
-                Err(Error::ContextFull { .. }) if self.text.flush() => return Ok(Reached::Text),
+                Err(Error::ContextFull { .. } | Error::PagesFull { .. }) if self.state_mut().text.flush() => {
+                    return Ok(Reached::Text);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -1,0 +1,218 @@
+//! Sequences: several conversations in one session.
+//!
+//! A session begins with one sequence, which is selected. [`Session::create`] and [`Session::fork`] make more, up to
+//! [`super::Limits::sequences`]; [`Session::select`] chooses the one that the session's methods work on. Forked
+//! sequences share the pages of what they have in common, and a pass computes the waiting tokens of all sequences
+//! together, so the weights are read once for all of them. Nothing of that changes a bit of any result.
+
+use super::limits::Limits;
+use super::text::TextState;
+use super::{Error, Session};
+use crate::mem::{Arena, MemError, Plan, Slot};
+use crate::text::{StreamSlots, Tokenizer};
+
+/// A sequence of a session. It stays the name of this sequence alone, even after it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SequenceId {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+impl SequenceId {
+    /// As one number, for hosts that keep ids as such.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The id of [`SequenceId::to_bits`]; any other number is an id of no sequence.
+    pub fn from_bits(bits: u64) -> Self {
+        Self { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+/// The slots of a sequence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SequenceSlots {
+    tokens: Slot<u32>,
+    stream: StreamSlots,
+}
+
+/// A sequence: its tokens, and how far they are computed.
+#[derive(Debug)]
+pub(super) struct SequenceState<'m> {
+    pub(super) tokens: &'m mut [u32],
+    /// Tokens given: `tokens[..fed]`.
+    pub(super) fed: usize,
+    /// Tokens whose keys and values are in the cache.
+    pub(super) done: usize,
+    /// Whether its logits belong to token `done - 1`.
+    pub(super) logits_ready: bool,
+    /// Tokens of the pass under way.
+    pub(super) taken: usize,
+    /// Whether that pass computes the logits of its last one.
+    pub(super) wanted: bool,
+    pub(super) text: TextState<'m>,
+    open: bool,
+    generation: u32,
+}
+
+impl<'m> SequenceState<'m> {
+    pub(super) fn plan(
+        tokenizer: Option<&Tokenizer<'_>>,
+        limits: &Limits,
+        plan: &mut Plan,
+    ) -> Result<SequenceSlots, MemError> {
+        let tokens = plan.array(limits.context)?;
+        Ok(SequenceSlots { tokens, stream: TextState::plan(tokenizer, limits.stops, plan)? })
+    }
+
+    pub(super) fn carve(arena: &mut Arena<'m>, slots: &SequenceSlots) -> Result<Self, MemError> {
+        Ok(Self {
+            tokens: arena.carve(slots.tokens)?,
+            fed: 0,
+            done: 0,
+            logits_ready: false,
+            taken: 0,
+            wanted: false,
+            text: TextState::carve(arena, &slots.stream)?,
+            open: false,
+            generation: 0,
+        })
+    }
+
+    /// Tokens that wait to be computed.
+    pub(super) fn waiting(&self) -> usize {
+        if self.open { self.fed - self.done } else { 0 }
+    }
+
+    pub(super) fn open(&mut self) {
+        (self.fed, self.done, self.taken, self.logits_ready) = (0, 0, 0, false);
+        self.text.clear();
+        self.open = true;
+    }
+}
+
+/// All sequences: at least one, so that one can always be selected.
+#[derive(Debug)]
+pub(super) struct States<'m> {
+    pub(super) first: SequenceState<'m>,
+    pub(super) more: &'m mut [SequenceState<'m>],
+}
+
+impl<'m> States<'m> {
+    pub(super) fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    /// The sequence at `index`; the first one for an index beyond the last.
+    pub(super) fn at(&self, index: usize) -> &SequenceState<'m> {
+        self.more.get(index.wrapping_sub(1)).unwrap_or(&self.first)
+    }
+
+    /// The sequence at `index`; the first one for an index beyond the last.
+    pub(super) fn at_mut(&mut self, index: usize) -> &mut SequenceState<'m> {
+        self.more.get_mut(index.wrapping_sub(1)).unwrap_or(&mut self.first)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SequenceState<'m>> {
+        core::iter::once(&mut self.first).chain(self.more.iter_mut())
+    }
+
+    /// Copies tokens and progress from one sequence to another.
+    fn copy(&mut self, from: usize, to: usize) {
+        let SequenceState { fed, done, logits_ready, .. } = *self.at(from);
+        for position in 0..fed {
+            let token = self.at(from).tokens.get(position).copied();
+            if let (Some(token), Some(place)) = (token, self.at_mut(to).tokens.get_mut(position)) {
+                *place = token;
+            }
+        }
+        let child = self.at_mut(to);
+        (child.fed, child.done, child.logits_ready) = (fed, done, logits_ready);
+    }
+}
+
+impl Session<'_> {
+    /// The sequence that the session's methods work on.
+    pub fn selected(&self) -> SequenceId {
+        SequenceId { index: self.selected as u32, generation: self.state().generation }
+    }
+
+    /// Lets the session's methods work on another sequence.
+    ///
+    /// # Errors
+    /// [`Error::Sequence`].
+    pub fn select(&mut self, id: SequenceId) -> Result<(), Error> {
+        self.selected = self.find(id)?;
+        Ok(())
+    }
+
+    /// A new, empty sequence. It is not selected.
+    ///
+    /// # Errors
+    /// [`Error::NoSequence`].
+    pub fn create(&mut self) -> Result<SequenceId, Error> {
+        let states = &mut self.memory.states;
+        let sequences = states.len();
+        let index = (0..sequences).find(|index| !states.at(*index).open);
+        let index = index.ok_or(Error::NoSequence { sequences })?;
+        let state = states.at_mut(index);
+        state.open();
+        Ok(SequenceId { index: index as u32, generation: state.generation })
+    }
+
+    /// A new sequence with the tokens of the selected one, which costs a copy of the tokens and no computation: both
+    /// share their pages, and whoever first writes to a shared page gets a copy. Stop strings and limits are those of a
+    /// new sequence. It is not selected.
+    ///
+    /// # Errors
+    /// [`Error::NoSequence`].
+    pub fn fork(&mut self) -> Result<SequenceId, Error> {
+        let id = self.create()?;
+        let (from, to) = (self.selected, id.index as usize);
+        self.memory.states.copy(from, to);
+        let SequenceState { fed, logits_ready, .. } = *self.state();
+        self.memory.pages.share(from, to, fed);
+        let vocab = self.model.spec().vocab;
+        if logits_ready && (from.max(to) + 1) * vocab <= self.memory.saved.len() {
+            self.memory.saved.copy_within(from * vocab..(from + 1) * vocab, to * vocab);
+        }
+        Ok(id)
+    }
+
+    /// Ends a sequence and frees what it alone holds. The selected sequence can be closed too; it is then empty and new.
+    ///
+    /// # Errors
+    /// [`Error::Sequence`].
+    pub fn close(&mut self, id: SequenceId) -> Result<(), Error> {
+        let index = self.find(id)?;
+        self.memory.pages.release_from(index, 0);
+        let selected = index == self.selected;
+        let state = self.memory.states.at_mut(index);
+        let in_pass = state.taken > 0;
+        state.open();
+        state.open = selected;
+        state.generation = state.generation.wrapping_add(1);
+        if in_pass {
+            self.drop_pass();
+        }
+        Ok(())
+    }
+
+    /// Number of sequences that exist.
+    pub fn sequences(&self) -> usize {
+        (0..self.memory.states.len()).filter(|index| self.memory.states.at(*index).open).count()
+    }
+
+    /// Pages of 16 positions that are free, and all pages.
+    pub fn pages(&self) -> (usize, usize) {
+        (self.memory.pages.free(), self.memory.pages.len())
+    }
+
+    fn find(&self, id: SequenceId) -> Result<usize, Error> {
+        let index = id.index as usize;
+        let state = self.memory.states.at(index);
+        let exists = index < self.memory.states.len() && state.open && state.generation == id.generation;
+        if exists { Ok(index) } else { Err(Error::Sequence) }
+    }
+}
