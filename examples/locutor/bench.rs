@@ -14,12 +14,12 @@ pub struct Arguments {
     model: ModelOptions,
     #[command(flatten)]
     limits: LimitOptions,
-    /// Tokens of the prompt; 0 leaves this test out.
-    #[arg(short, default_value_t = 512, value_name = "P")]
-    p: usize,
-    /// Tokens to decode; 0 leaves this test out.
-    #[arg(short, default_value_t = 128, value_name = "N")]
-    n: usize,
+    /// Tokens of the prompt; 0 leaves this test out [default: 512, or what the model's context holds].
+    #[arg(short, value_name = "P")]
+    p: Option<usize>,
+    /// Tokens to decode; 0 leaves this test out [default: 128, or what the model's context holds].
+    #[arg(short, value_name = "N")]
+    n: Option<usize>,
     /// Tokens in the context before either test.
     #[arg(short, default_value_t = 0, value_name = "DEPTH")]
     d: usize,
@@ -42,18 +42,21 @@ fn ids(len: usize, vocab: usize) -> Vec<u32> {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
     let name = crate::open::name(arguments.model.model.as_deref());
+    let most = model.spec().hard_context().unwrap_or(usize::MAX).saturating_sub(arguments.d);
+    let p = arguments.p.unwrap_or(most.min(512));
+    let n = arguments.n.unwrap_or(most.saturating_sub(1).min(128));
     for &threads in &arguments.threads {
-        let context = (arguments.d + arguments.p.max(arguments.n + 1)).max(arguments.limits.context);
+        let context = (arguments.d + p.max(n + 1)).max(arguments.limits.context);
         let mut session = model.session(arguments.limits.limits(threads)?.context(context))?;
         session.set_ignore_end(true);
         let vocab = model.spec().vocab;
-        if arguments.p > 0 {
-            let speeds = repeat(arguments.r, || read(&mut session, arguments.d, &ids(arguments.p, vocab)))?;
-            report(&format!("pp{}", arguments.p), threads, &speeds, &session, &name, arguments);
+        if p > 0 {
+            let speeds = repeat(arguments.r, || read(&mut session, arguments.d, &ids(p, vocab)))?;
+            report(&format!("pp{p}"), threads, &speeds, &session, &name, arguments);
         }
-        if arguments.n > 0 {
-            let speeds = repeat(arguments.r, || decode(&mut session, arguments.d, arguments.n))?;
-            report(&format!("tg{}", arguments.n), threads, &speeds, &session, &name, arguments);
+        if n > 0 {
+            let speeds = repeat(arguments.r, || decode(&mut session, arguments.d, n))?;
+            report(&format!("tg{n}"), threads, &speeds, &session, &name, arguments);
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! `generate`: continue a prompt.
 
 use crate::Failure;
-use crate::options::{ModelOptions, RunOptions, SamplingOptions, TextOptions};
+use crate::options::{EndOptions, ModelOptions, RunOptions, SamplingOptions, TextOptions};
 use clap::Args;
-use locutor::session::{Budget, Finish, Session};
+use locutor::session::{Error, Finish, Session};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,14 @@ pub struct Arguments {
     #[command(flatten)]
     run: RunOptions,
     #[command(flatten)]
-    pub(crate) sampling: SamplingOptions,
+    sampling: SamplingOptions,
     #[command(flatten)]
     prompt: TextOptions,
+    #[command(flatten)]
+    end: EndOptions,
     /// Generate at most N tokens [default: until the end of the text or of the context].
     #[arg(short, value_name = "N")]
     n: Option<usize>,
-    /// Go on after a token that ends a text.
-    #[arg(long)]
-    ignore_eos: bool,
-    /// Stop before this text; may be given several times.
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
     /// Print the continuation alone.
     #[arg(long)]
     no_echo: bool,
@@ -41,18 +37,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
     let prompt = arguments.prompt.read()?;
     let (mut sampler, seed) = arguments.sampling.sampler()?;
-    let longest = arguments.stop.iter().map(String::len).max().unwrap_or(0);
-    let limits = arguments.run.limits()?.text_bytes(prompt.len().max(1)).stops(arguments.stop.len(), longest);
-    let mut session = model.session(limits)?;
-    let stops: Vec<&str> = arguments.stop.iter().map(String::as_str).collect();
-    session.set_stops(&stops)?;
+    let limits = arguments.run.limits()?.text_bytes(prompt.len().max(1));
+    let mut session = model.session(arguments.end.limits(limits))?;
+    arguments.end.apply(&mut session)?;
     session.set_max_tokens(arguments.n);
-    session.set_ignore_end(arguments.ignore_eos);
-    session.feed_markup(&prompt)?;
+    feed_prompt(&mut session, &prompt)?;
     let prompt_tokens = session.tokens().len();
 
     let start = Instant::now();
-    session.advance(Budget::Unlimited)?;
+    crate::progress::read_prompt(&mut session, 0)?;
     let read = start.elapsed();
     let mut out = std::io::stdout().lock();
     if !arguments.no_echo && !arguments.ids {
@@ -72,6 +65,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Feeds a prompt, in which texts of control tokens become these tokens. One that is too long is an error with both
+/// lengths.
+pub fn feed_prompt(session: &mut Session<'_>, prompt: &str) -> Result<(), Failure> {
+    session.feed_markup(prompt).map_err(|error| match error {
+        Error::ContextFull { needed, context, .. } => {
+            format!("the prompt has {needed} tokens, the context {context} (see --context)").into()
+        }
+        other => Failure::from(other),
+    })?;
+    if session.tokens().is_empty() { Err(Error::EmptyPrompt.into()) } else { Ok(()) }
+}
+
 /// Streams the continuation; a full context ends it like a limit, with a warning.
 fn generate_text(
     session: &mut Session<'_>,
@@ -85,7 +90,7 @@ fn generate_text(
                 out.flush()?;
             }
             Ok(None) => break,
-            Err(error @ locutor::session::Error::ContextFull { .. }) => {
+            Err(error @ Error::ContextFull { .. }) => {
                 eprintln!("\nlocutor: {error}");
                 break;
             }
@@ -106,7 +111,7 @@ fn generate_ids(
         match session.next_token(sampler) {
             Ok(Some(_)) => {}
             Ok(None) => break,
-            Err(error @ locutor::session::Error::ContextFull { .. }) => {
+            Err(error @ Error::ContextFull { .. }) => {
                 eprintln!("locutor: {error}");
                 break;
             }

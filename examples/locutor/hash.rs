@@ -1,10 +1,14 @@
 //! `hash`: a hash of every logit of a run.
 
 use crate::Failure;
-use crate::options::{ModelOptions, RunOptions, SamplingOptions, TextOptions};
+use crate::generate::feed_prompt;
+use crate::options::{EndOptions, ModelOptions, RunOptions, SamplingOptions, TextOptions};
 use clap::Args;
-use locutor::session::Budget;
+use locutor::sample::Sampler;
+use locutor::session::{Budget, Error, Session};
 
+/// The run is that of `generate` with the same options, and the hash is that of the logits behind every token of prompt
+/// and continuation. It does not depend on the machine, on LOCUTOR_ISA, --threads, --batch and --logits.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -15,15 +19,21 @@ pub struct Arguments {
     sampling: SamplingOptions,
     #[command(flatten)]
     prompt: TextOptions,
+    #[command(flatten)]
+    end: EndOptions,
     /// Generate at most N tokens.
     #[arg(short, value_name = "N", default_value_t = 32)]
     n: usize,
-    /// Go on after a token that ends a text.
-    #[arg(long)]
-    ignore_eos: bool,
-    /// Positions of the prompt whose logits are computed together; the hash does not depend on it.
-    #[arg(long, default_value_t = 16)]
+    /// Positions of the prompt whose logits are computed together.
+    #[arg(long, default_value_t = 16, value_name = "N")]
     logits: usize,
+    /// Options of `generate` that choose what is shown.
+    #[arg(long, hide = true)]
+    no_echo: bool,
+    #[arg(long, hide = true)]
+    ids: bool,
+    #[arg(short, long, hide = true)]
+    quiet: bool,
 }
 
 /// The 64-bit FNV-1a hash (Fowler, Noll, Vo) over the little-endian bytes of the logits, in the order of their
@@ -41,23 +51,59 @@ impl Fnv {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
     let prompt = arguments.prompt.read()?;
-    let (mut sampler, _) = arguments.sampling.sampler()?;
+    let (sampler, _) = arguments.sampling.sampler()?;
     let limits = arguments.run.limits()?.text_bytes(prompt.len().max(1)).logits(arguments.logits);
-    let mut session = model.session(limits)?;
-    session.feed_markup(&prompt)?;
+    let mut session = model.session(arguments.end.limits(limits))?;
+    arguments.end.apply(&mut session)?;
+    feed_prompt(&mut session, &prompt)?;
     let ids = session.tokens().to_vec();
     session.truncate(0)?;
-    session.set_max_tokens(Some(arguments.n));
-    session.set_ignore_end(arguments.ignore_eos);
     let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-    if ids.is_empty() {
-        return Err(locutor::session::Error::EmptyPrompt.into());
-    }
     session.feed_with_logits(&ids, |_, row| hash.logits(row))?;
-    while session.next_token(&mut sampler)?.is_some() {
+    // Once more as `generate` reads it, in batches: what follows hangs on their keys and values.
+    session.truncate(0)?;
+    session.feed_tokens(&ids)?;
+    session.advance(Budget::Unlimited)?;
+    let mut n = arguments.n;
+    if !arguments.end.stop.is_empty() {
+        // Where a stop string ends the text is known behind the end: generate, and take it back.
+        n = generate(&mut session, sampler, n)?;
+        session.truncate(ids.len() - 1)?;
+        session.feed_tokens(&ids[ids.len() - 1..])?;
+    }
+    continuation(&mut session, sampler, n, &mut hash)?;
+    println!("{:016x}", hash.0);
+    Ok(())
+}
+
+/// How many tokens are generated.
+fn generate(session: &mut Session<'_>, mut sampler: Sampler<'static>, n: usize) -> Result<usize, Failure> {
+    let given = session.tokens().len();
+    session.set_max_tokens(Some(n));
+    loop {
+        match session.next_piece(&mut sampler) {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(Error::ContextFull { .. }) => return Ok(session.tokens().len() - given),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Generates `n` tokens, and hashes the logits behind each.
+fn continuation(
+    session: &mut Session<'_>,
+    mut sampler: Sampler<'static>,
+    n: usize,
+    hash: &mut Fnv,
+) -> Result<(), Failure> {
+    session.set_max_tokens(Some(n));
+    loop {
+        match session.next_token(&mut sampler) {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(Error::ContextFull { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
         session.advance(Budget::Unlimited)?;
         hash.logits(session.logits().unwrap_or_default());
     }
-    println!("{:016x}", hash.0);
-    Ok(())
 }

@@ -24,12 +24,14 @@ pub fn model(path: Option<&Path>, map: bool) -> Result<Model<'static>, Failure> 
         Some(path) if map => unsafe { Model::map(path) },
         Some(path) => Model::open(path),
     };
-    opened.map_err(|error| format!("{}: {error}", name(path)).into())
+    let named = || path.map_or(name(None), |path| path.display().to_string());
+    opened.map_err(|error| format!("{}: {error}", named()).into())
 }
 
 /// The table named by `LOCUTOR_ISA`, or the best one.
 pub fn kernels() -> Result<&'static Kernels, Failure> {
-    let Ok(wanted) = std::env::var("LOCUTOR_ISA") else { return Ok(kernels::detect()) };
+    let Some(wanted) = std::env::var_os("LOCUTOR_ISA") else { return Ok(kernels::detect()) };
+    let wanted = wanted.to_string_lossy();
     kernels::by_name(&wanted).ok_or_else(|| {
         let names: Vec<&str> = kernels::available().map(|table| table.name).collect();
         format!("LOCUTOR_ISA={wanted}: this machine has {}", names.join(", ")).into()

@@ -6,7 +6,7 @@ use locutor::kv::KvType;
 use locutor::model::Model;
 use locutor::model::plan::Precisions;
 use locutor::sample::Sampler;
-use locutor::session::Limits;
+use locutor::session::{Limits, Session};
 use locutor::tensor::Precision;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -165,6 +165,32 @@ impl SamplingOptions {
     }
 }
 
+/// Where a continuation ends.
+#[derive(Args)]
+pub struct EndOptions {
+    /// Go on after a token that ends a text.
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Stop before this text; may be given several times.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub stop: Vec<String>,
+}
+
+impl EndOptions {
+    /// Limits with room for the stop strings.
+    pub fn limits(&self, limits: Limits) -> Limits {
+        limits.stops(self.stop.len(), self.stop.iter().map(String::len).max().unwrap_or(0))
+    }
+
+    /// Sets a session up.
+    pub fn apply(&self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let stops: Vec<&str> = self.stop.iter().map(String::as_str).collect();
+        session.set_stops(&stops)?;
+        session.set_ignore_end(self.ignore_eos);
+        Ok(())
+    }
+}
+
 /// A text given as an argument, as a file, or on stdin (`-`).
 #[derive(Args)]
 pub struct TextOptions {
@@ -181,14 +207,17 @@ impl TextOptions {
     pub fn read(&self) -> Result<String, Failure> {
         match (&self.text, &self.file) {
             (_, Some(file)) => read_text(file),
-            (Some(text), None) if text == "-" => {
-                let mut bytes = Vec::new();
-                std::io::stdin().read_to_end(&mut bytes)?;
-                utf8("standard input", bytes)
-            }
+            (Some(text), None) if text == "-" => read_stdin(),
             (text, None) => Ok(text.clone().unwrap_or_default()),
         }
     }
+}
+
+/// Standard input's text.
+pub fn read_stdin() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes)?;
+    utf8("standard input", bytes)
 }
 
 /// A file's text.
@@ -197,7 +226,8 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
     utf8(&path.display().to_string(), bytes)
 }
 
-fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
+/// Bytes that must be UTF-8; `name` says where they come from.
+pub fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         format!("{name}: not UTF-8 text: bad byte at offset {at}").into()

@@ -1,7 +1,7 @@
 //! `tokenize` and `detokenize`.
 
 use crate::Failure;
-use crate::options::read_text;
+use crate::options::{read_stdin, read_text};
 use clap::Args;
 use locutor::format::{FileBytes, Gguf, gguf};
 use locutor::mem::aligned::Block;
@@ -60,7 +60,7 @@ fn with_tokenizer(
         let model = crate::open::model(None, false)?;
         return work(model.tokenizer().ok_or("the embedded model has no tokenizer")?);
     };
-    let named = |error: &dyn std::error::Error| format!("{}: {error}", crate::open::name(Some(path)));
+    let named = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
     let file = FileBytes::open(path).map_err(|error| named(&error))?;
     let counts = gguf::scan(file.header(), file.bytes().file_len()).map_err(|error| named(&error))?;
     let mut plan = Plan::new();
@@ -75,7 +75,7 @@ fn with_tokenizer(
 pub fn tokenize(arguments: &Tokenize) -> Result<(), Failure> {
     let text = match (&arguments.file, arguments.text.as_deref()) {
         (Some(file), _) => read_text(file)?,
-        (None, Some("-")) => std::io::read_to_string(std::io::stdin())?,
+        (None, Some("-")) => read_stdin()?,
         (None, text) => text.unwrap_or_default().to_string(),
     };
     with_tokenizer(arguments.model.as_deref(), |tokenizer| {
