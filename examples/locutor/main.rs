@@ -4,6 +4,7 @@
 //! `locutor: error: ...`; 2 for wrong usage.
 
 mod bench;
+mod chat;
 mod generate;
 mod hash;
 mod inspect;
@@ -12,6 +13,7 @@ mod open;
 mod options;
 mod progress;
 mod score;
+mod template;
 mod tokenize;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Continue a prompt.
     Generate(generate::Arguments),
+    /// Talk with a model.
+    Chat(chat::Arguments),
     /// Turn text into token ids.
     Tokenize(tokenize::Tokenize),
     /// Turn token ids into bytes.
@@ -51,6 +55,7 @@ pub type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Chat(arguments) => chat::run(&arguments),
         Command::Tokenize(arguments) => tokenize::tokenize(&arguments),
         Command::Detokenize(arguments) => tokenize::detokenize(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
