@@ -111,7 +111,7 @@ impl LimitOptions {
 #[derive(Args)]
 pub struct SamplingOptions {
     /// Higher is more varied; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.7)]
+    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f32,
     /// Choose among the K likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 40, value_name = "K")]
@@ -126,10 +126,10 @@ pub struct SamplingOptions {
     #[arg(long, default_value_t = 1.0, value_name = "R")]
     repeat_penalty: f32,
     /// Subtract this from a logit for each time its token came recently.
-    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    #[arg(long, default_value_t = 0.0, value_name = "R", allow_negative_numbers = true)]
     frequency_penalty: f32,
     /// Subtract this from a logit if its token came recently.
-    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    #[arg(long, default_value_t = 0.0, value_name = "R", allow_negative_numbers = true)]
     presence_penalty: f32,
     /// Tokens that count as recent.
     #[arg(long, default_value_t = 64, value_name = "N")]
