@@ -201,3 +201,39 @@ fn the_program_tells_errors() {
     fails(&["-m", "tests/golden/gemma3.gguf", "--temperature", "-1", "text"], 1, "temperature");
     fails(&["-m", "tests/golden/gemma3.gguf", "--temperature", "warm", "text"], 2, "warm");
 }
+
+/// Names of the header's functions: what stands before a parenthesis at the beginning of a line.
+fn declared() -> Vec<String> {
+    let header = fs::read_to_string(root().join("include/locutor.h")).unwrap();
+    let declarations = header.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+    let names = declarations.filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("locutor_")).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// Nothing else is visible, so two copies of the library, or another Rust library, do not meet in one process.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_shared_library_shows_the_header_alone() {
+    let shared = library().with_extension("so");
+    let listed = run(Command::new("nm").args(["-D", "--defined-only"]).arg(&shared));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let mut names: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    names.sort_unstable();
+    assert_eq!(names, declared());
+
+    let program = scratch("generate-shared");
+    let mut cc = compiler("CC", "cc");
+    cc.args(["-std=c99", "-I"]).arg(root().join("include")).arg(root().join("examples/generate.c"));
+    run(cc.arg(&shared).arg("-o").arg(&program));
+    let arguments = ["-m", "tests/golden/gemma3.gguf", "-n", "20", "--seed", "1", "Once"];
+    let says = |program: &Path| {
+        run(Command::new(program)
+            .args(arguments)
+            .env("LD_LIBRARY_PATH", shared.parent().unwrap())
+            .current_dir(root()))
+        .stdout
+    };
+    assert_eq!(says(&program), says(generate()));
+}
