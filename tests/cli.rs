@@ -3,7 +3,6 @@
 #![cfg(not(miri))]
 
 #[path = "common/gguf_builder.rs"]
-#[allow(dead_code)]
 mod gguf_builder;
 
 use gguf_builder::{Gguf, Val};

@@ -11,8 +11,6 @@ use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
-/// Every line of standard input is a message. Ctrl-C stops an answer; `/reset` forgets the conversation; `/quit` or the
-/// end of the input (Ctrl-D) leaves. When the context is full the oldest messages are forgotten.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]

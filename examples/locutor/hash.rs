@@ -7,8 +7,6 @@ use clap::Args;
 use locutor::sample::Sampler;
 use locutor::session::{Budget, Error, Session};
 
-/// The run is that of `generate` with the same options, and the hash is that of the logits behind every token of prompt
-/// and continuation. It does not depend on the machine, on LOCUTOR_ISA, --threads, --batch and --logits.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]

@@ -30,8 +30,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Continue a prompt.
+    ///
+    /// Texts of control tokens in the prompt, such as `<|im_start|>`, become these tokens. Without -n it goes on until
+    /// the text or the context ends.
     Generate(generate::Arguments),
     /// Talk with a model.
+    ///
+    /// Every line of standard input is a message. Ctrl-C stops an answer; `/reset` forgets the conversation; `/quit` or
+    /// the end of the input (Ctrl-D) leaves. When the context is full the oldest messages are forgotten.
     Chat(chat::Arguments),
     /// Turn text into token ids.
     Tokenize(tokenize::Tokenize),
@@ -40,12 +46,23 @@ enum Command {
     /// Run ids and show logits.
     Logits(logits::Arguments),
     /// Score a text: log-likelihood and perplexity.
+    ///
+    /// Every token of the text is scored once, given the tokens before it in its window of --context positions. Windows
+    /// do not overlap: each begins with the token for the beginning of a text if the model expects one, otherwise with
+    /// the last token of the window before; then the text's first token is not scored.
     Score(score::Arguments),
     /// Show what a file holds, and the memory that it needs.
+    ///
+    /// The plan is exact: model bytes for the tables of the model, session bytes for one session with --context,
+    /// --batch and --threads, which never allocates more.
     Inspect(inspect::Arguments),
     /// Measure the speed of prompt processing and decoding.
     Bench(bench::Arguments),
     /// Hash every logit of a run: the same on every machine.
+    ///
+    /// The run is that of `generate` with the same options, of 32 tokens unless -n says otherwise. The hash is that of
+    /// the logits behind every token of prompt and continuation, and does not depend on the machine, on LOCUTOR_ISA,
+    /// --threads, --batch and --logits.
     Hash(hash::Arguments),
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Which model, and how it is opened.
 #[derive(Args)]
 pub struct ModelOptions {
-    /// GGUF file of the model.
+    /// GGUF file of the model [default: the embedded story model].
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Map the file instead of reading it. Nobody may change or truncate it while the tool runs.
@@ -55,7 +55,7 @@ pub enum Kv {
 #[derive(Args)]
 pub struct RunOptions {
     /// Threads; results do not depend on them.
-    #[arg(short, long, default_value_t = default_threads())]
+    #[arg(short, long, value_name = "N", default_value_t = default_threads())]
     pub threads: usize,
     #[command(flatten)]
     pub limits: LimitOptions,
@@ -65,10 +65,10 @@ pub struct RunOptions {
 #[derive(Args)]
 pub struct LimitOptions {
     /// Positions of prompt and answer together [default: the model's, at most 4096].
-    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+    #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub context: usize,
     /// Prompt tokens that are computed together; results do not depend on it.
-    #[arg(short, long, default_value_t = Limits::DEFAULT_BATCH)]
+    #[arg(short, long, value_name = "N", default_value_t = Limits::DEFAULT_BATCH)]
     pub batch: usize,
     /// Storage of keys and values.
     #[arg(long, value_enum, default_value = "f16")]
@@ -111,7 +111,7 @@ impl LimitOptions {
 #[derive(Args)]
 pub struct SamplingOptions {
     /// Higher is more varied; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.7, value_name = "T", allow_negative_numbers = true)]
     temperature: f32,
     /// Choose among the K likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 40, value_name = "K")]
@@ -135,7 +135,7 @@ pub struct SamplingOptions {
     #[arg(long, default_value_t = 64, value_name = "N")]
     penalty_last_n: u32,
     /// Seed of the random numbers [default: from the clock; shown on stderr].
-    #[arg(long)]
+    #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Always take the likeliest token.
     #[arg(long, conflicts_with = "temperature")]

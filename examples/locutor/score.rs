@@ -8,9 +8,6 @@ use locutor::session::Session;
 use locutor::text::{Specials, Tokenizer};
 use serde_json::json;
 
-/// Every token of the text is scored once, given the tokens before it in its window of --context positions. Windows do
-/// not overlap: each begins with the token for the beginning of a text if the model expects one, otherwise with the
-/// last token of the window before; then the text's first token is not scored.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
