@@ -202,6 +202,25 @@ fn the_program_tells_errors() {
     fails(&["-m", "tests/golden/gemma3.gguf", "--temperature", "warm", "text"], 2, "warm");
 }
 
+/// The program at the head of the header is what people copy.
+#[test]
+fn the_program_in_the_header_tells_a_story() {
+    let header = fs::read_to_string(root().join("include/locutor.h")).unwrap();
+    let lines = header.lines().filter_map(|line| {
+        line.strip_prefix(" *     ").or(line.strip_prefix(" *").filter(|rest| rest.is_empty()))
+    });
+    let program: Vec<_> = lines.skip_while(|line| !line.starts_with("#include")).collect();
+    let end = program.iter().position(|line| *line == "}").unwrap();
+    let source = scratch("header-program.c");
+    fs::write(&source, program[..=end].join("\n") + "\n").unwrap();
+    let program = compile(source.to_str().unwrap(), "c99");
+    let story = run(Command::new(program).current_dir(root().join("examples/model"))).stdout;
+    let limits = Limits::new();
+    let params = Params { seed: 42, ..Params::default() };
+    let expected = expected(&root().join("examples/model/story.gguf"), limits, params, None, &[]);
+    assert_eq!(format!("Once upon a time{}\n", String::from_utf8(story).unwrap()), expected);
+}
+
 /// Names of the header's functions: what stands before a parenthesis at the beginning of a line.
 fn declared() -> Vec<String> {
     let header = fs::read_to_string(root().join("include/locutor.h")).unwrap();
