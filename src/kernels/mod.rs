@@ -1,7 +1,7 @@
 //! THE SEAM between what is computed and how: a table of function pointers, chosen once, held as a value.
 //!
-//! The scalar table is the specification. Every other table returns the same bits for every input; the battery in
-//! `testkit` is stamped on each. Nothing above this floor names an instruction set, and nothing in it names a model.
+//! The scalar table is the specification. Every other table returns the same bits for every input; the batteries
+//! in `testkit_linear` and `testkit_vector` hold each against it. Nothing above this floor names an instruction set, and nothing in it names a model.
 //!
 //! # Numerics
 //! 1. A block's sum of products of integers is exact. One output has one `f32` accumulator, to which the blocks are
@@ -114,6 +114,11 @@ pub enum RopePairs {
 /// | Q4_K Q5_K | as Q4_1 with `d = d * sc` and `m = -(dmin * mn)` of the sub-block |
 /// | Q6_K | for each half of 16 values: `acc += float(sum w q) * ((d * sc) * da)` |
 /// | F32 F16 BF16 | 16 lanes over `w * x`, K ascending in each, then the tree |
+///
+/// Activations are taken at their word: `s` is the sum of `q`, and `q` of [`Act8`] and `hi` of [`Act16`] are not -128.
+/// Rows of the tile that the matrix does not have, columns that `x` does not have, and everything when the type of
+/// `w` or of `x` is not that of the table's entry, are left as they are. With less scratch memory the result is the
+/// same, later.
 pub type Linear = fn(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, scratch: &mut [f32]);
 
 /// One implementation of every kernel. All functions are total: lengths that do not fit give fewer results, never a

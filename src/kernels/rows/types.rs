@@ -1,0 +1,232 @@
+//! The quantised types with rows side by side: where the weights, scales and minima of a block lie.
+
+use super::{At, Codes, Lanes, Part, Sink};
+use crate::tensor::block::{Block, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+use core::mem::offset_of;
+
+/// A quantised type as the kernels see it.
+pub(in crate::kernels) trait Weights: Block {
+    /// Range of the weights.
+    const CODES: Codes;
+    /// What the weights of [`Part`] are too large by.
+    const OFFSET: i32 = 0;
+    /// Whether each 16 values have a scale of their own.
+    const HALVES: bool = false;
+    /// Whether there is a minimum.
+    const MIN: bool = false;
+
+    /// Hands the parts of a block to `sink`.
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>);
+}
+
+/// The low and the high halves of the bytes.
+#[inline(always)]
+fn nibbles<L: Lanes>(isa: L, v: L::Int) -> (L::Int, L::Int) {
+    let mask = isa.bytes(15);
+    (isa.and(v, mask), isa.and(isa.shift(v, -4), mask))
+}
+
+/// 16 bytes of nibbles as 32 weights: the low halves, then the high halves.
+#[inline(always)]
+fn nibble_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
+    let [a, b, c, d] = isa.quads(at, offset);
+    let ((a, e), (b, f), (c, g), (d, h)) =
+        (nibbles(isa, a), nibbles(isa, b), nibbles(isa, c), nibbles(isa, d));
+    [a, b, c, d, e, f, g, h]
+}
+
+/// 32 bytes.
+#[inline(always)]
+fn byte_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
+    let ([a, b, c, d], [e, f, g, h]) = (isa.quads(at, offset), isa.quads(at, offset + 16));
+    [a, b, c, d, e, f, g, h]
+}
+
+impl Weights for Q8_0 {
+    const CODES: Codes = Codes::Signed8;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
+        let d = isa.halves(at, offset_of!(Q8_0, d));
+        sink.part(Part { w: byte_block(isa, at, offset_of!(Q8_0, q)), d: [d; 2], m: d });
+    }
+}
+
+impl Weights for Q4_0 {
+    const CODES: Codes = Codes::Unsigned4;
+    const OFFSET: i32 = 8;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
+        let d = isa.halves(at, offset_of!(Q4_0, d));
+        sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_0, q)), d: [d; 2], m: d });
+    }
+}
+
+impl Weights for Q4_1 {
+    const CODES: Codes = Codes::Unsigned4;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
+        let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q4_1, d)));
+        sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_1, q)), d: [d; 2], m });
+    }
+}
+
+/// Adds bit 4 of 32 weights from the 32 bits at `high`.
+#[inline(always)]
+fn with_fifth_bits<L: Lanes, B>(isa: L, at: At<'_, L, B>, high: usize, mut w: [L::Int; 8]) -> [L::Int; 8] {
+    let high = isa.words(at, high);
+    for (g, w) in w.iter_mut().enumerate() {
+        *w = isa.or(*w, isa.spread(high, g));
+    }
+    w
+}
+
+impl Weights for Q5_0 {
+    const CODES: Codes = Codes::Unsigned5;
+    const OFFSET: i32 = 16;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
+        let d = isa.halves(at, offset_of!(Q5_0, d));
+        let w = nibble_block(isa, at, offset_of!(Q5_0, q));
+        let w = with_fifth_bits(isa, at, offset_of!(Q5_0, high), w);
+        sink.part(Part { w, d: [d; 2], m: d });
+    }
+}
+
+impl Weights for Q5_1 {
+    const CODES: Codes = Codes::Unsigned5;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        at.ask(isa, 0, 1);
+        let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q5_1, d)));
+        let w = nibble_block(isa, at, offset_of!(Q5_1, q));
+        let w = with_fifth_bits(isa, at, offset_of!(Q5_1, high), w);
+        sink.part(Part { w, d: [d; 2], m });
+    }
+}
+
+/// Scales and minima of a [`Q4_K`] or [`Q5_K`] block.
+struct Scales<L: Lanes> {
+    d: L::Float,
+    dmin: L::Float,
+    /// Scales of parts 0 to 3 and 4 to 7, a byte each.
+    scales: [L::Int; 2],
+    /// Minima likewise.
+    mins: [L::Int; 2],
+}
+
+impl<L: Lanes> Scales<L> {
+    /// Reads `d`, `dmin` and `scales`, which are the first 16 bytes; see [`crate::tensor::block::scale_and_min`].
+    #[inline(always)]
+    fn new<B>(isa: L, at: At<'_, L, B>) -> Self {
+        let [head, scales, mins, rest] = isa.quads(at, 0);
+        let [d, dmin] = isa.half_pair(head);
+        let (rest_scales, rest_mins) = nibbles(isa, rest);
+        let (six, top) = (isa.bytes(63), isa.bytes(48));
+        let high_scales = isa.or(rest_scales, isa.and(isa.shift(scales, -2), top));
+        let high_mins = isa.or(rest_mins, isa.and(isa.shift(mins, -2), top));
+        Self { d, dmin, scales: [isa.and(scales, six), high_scales], mins: [isa.and(mins, six), high_mins] }
+    }
+
+    /// Scale and minimum of part `part`.
+    #[inline(always)]
+    fn get(&self, isa: L, part: usize) -> ([L::Float; 2], L::Float) {
+        let (scales, mins) =
+            if part < 4 { (self.scales[0], self.mins[0]) } else { (self.scales[1], self.mins[1]) };
+        let d = isa.mul(self.d, isa.byte(scales, part % 4));
+        ([d; 2], isa.neg(isa.mul(self.dmin, isa.byte(mins, part % 4))))
+    }
+}
+
+const _: () = assert!(offset_of!(Q4_K, d) == 0 && offset_of!(Q4_K, scales) == 4);
+const _: () = assert!(offset_of!(Q5_K, d) == 0 && offset_of!(Q5_K, scales) == 4);
+
+impl Weights for Q4_K {
+    const CODES: Codes = Codes::Unsigned4;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let scales = Scales::new(isa, at);
+        for pair in 0..4 {
+            at.ask(isa, pair, 4);
+            let (mut low, mut high) =
+                (byte_block(isa, at, offset_of!(Q4_K, q) + 32 * pair), [isa.bytes(0); 8]);
+            for (low, high) in low.iter_mut().zip(&mut high) {
+                (*low, *high) = nibbles(isa, *low);
+            }
+            let (d, m) = scales.get(isa, 2 * pair);
+            sink.part(Part { w: low, d, m });
+            let (d, m) = scales.get(isa, 2 * pair + 1);
+            sink.part(Part { w: high, d, m });
+        }
+    }
+}
+
+impl Weights for Q5_K {
+    const CODES: Codes = Codes::Unsigned5;
+    const MIN: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let scales = Scales::new(isa, at);
+        let fifth = byte_block(isa, at, offset_of!(Q5_K, high));
+        let bit = isa.bytes(16);
+        for pair in 0..4 {
+            at.ask(isa, pair, 4);
+            let (mut low, mut high) =
+                (byte_block(isa, at, offset_of!(Q5_K, q) + 32 * pair), [isa.bytes(0); 8]);
+            let up = 4 - 2 * pair as i32;
+            for ((low, high), fifth) in low.iter_mut().zip(&mut high).zip(&fifth) {
+                (*low, *high) = nibbles(isa, *low);
+                *low = isa.or(*low, isa.and(isa.shift(*fifth, up), bit));
+                *high = isa.or(*high, isa.and(isa.shift(*fifth, up - 1), bit));
+            }
+            let (d, m) = scales.get(isa, 2 * pair);
+            sink.part(Part { w: low, d, m });
+            let (d, m) = scales.get(isa, 2 * pair + 1);
+            sink.part(Part { w: high, d, m });
+        }
+    }
+}
+
+impl Weights for Q6_K {
+    const CODES: Codes = Codes::Signed6;
+    const HALVES: bool = true;
+
+    #[inline(always)]
+    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+        let d = isa.halves(at, offset_of!(Q6_K, d));
+        let scales = isa.quads(at, offset_of!(Q6_K, scales));
+        let (bits, offset) = (isa.bytes(48), isa.bytes(32));
+        for half in 0..2 {
+            let start = offset_of!(Q6_K, low) + 64 * half;
+            let low = [byte_block(isa, at, start), byte_block(isa, at, start + 32)];
+            let high = byte_block(isa, at, offset_of!(Q6_K, high) + 32 * half);
+            for i in 0..4 {
+                at.ask(isa, 4 * half + i, 8);
+                let mut w = low[i % 2];
+                for (w, high) in w.iter_mut().zip(&high) {
+                    let (first, second) = nibbles(isa, *w);
+                    let four = if i < 2 { first } else { second };
+                    let two = isa.and(isa.shift(*high, 4 - 2 * i as i32), bits);
+                    *w = isa.sub_bytes(isa.or(four, two), offset);
+                }
+                let scales = scales[2 * half + i / 2];
+                let first = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2)));
+                let second = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2) + 1));
+                sink.part(Part { w, d: [first, second], m: d });
+            }
+        }
+    }
+}
