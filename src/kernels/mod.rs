@@ -1,7 +1,8 @@
 //! THE SEAM between what is computed and how: a table of function pointers, chosen once, held as a value.
 //!
-//! The scalar table is the specification. Every other table returns the same bits for every input; the batteries
-//! in `testkit_linear` and `testkit_vector` hold each against it. Nothing above this floor names an instruction set, and nothing in it names a model.
+//! The scalar table is the specification. Every other table returns the same bits for every input; the batteries in
+//! `testkit_linear` and `testkit_vector` hold each against it. Nothing above this floor names an instruction set, and
+//! nothing in it names a model.
 //!
 //! # Numerics
 //! 1. A block's sum of products of integers is exact. One output has one `f32` accumulator, to which the blocks are
