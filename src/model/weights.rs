@@ -43,7 +43,9 @@ pub struct Weights<'a> {
 impl<'a> Weights<'a> {
     /// Plans the tables of a file: a place for every role of every layer, and all its vectors.
     pub fn plan(counts: &Counts, plan: &mut Plan) -> Result<WeightSlots, MemError> {
-        let layers = usize::try_from(counts.blocks).map_err(|_| MemError::Overflow)?;
+        // Every layer has at least three matrices: a file that claims more layers is refused when one is missing, and
+        // until then gets no more memory than its tensors can need.
+        let layers = usize::try_from(counts.blocks).unwrap_or(usize::MAX).min(counts.tensors / 3);
         let places = Role::PER_LAYER.checked_mul(layers).and_then(|n| n.checked_add(Role::GLOBALS));
         let places = plan.array(places.ok_or(MemError::Overflow)?)?;
         Ok(WeightSlots { places, vectors: plan.array(counts.vector_values)? })

@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# The checks of this project, one verb each; .ci/run installs what they need and calls `all`.
+#
+#   ./ci.sh fmt        formatting
+#   ./ci.sh floors     house rules: imports, unsafe, lengths (tests/floors.rs)
+#   ./ci.sh lint       clippy and the documentation, warnings denied
+#   ./ci.sh features   the library alone with every set of features
+#   ./ci.sh test       the README's test command
+#   ./ci.sh cross      targets without an operating system, with nothing but `core`
+#   ./ci.sh foreign    tests on a big-endian, an AArch64 and a 32-bit machine, emulated, and the bits of a story on each
+#   ./ci.sh c          the C and C++ side: header, programs, exported symbols
+#   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
+#   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
+#   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 20)
+#   ./ci.sh all        all of them, cheap ones first
+#
+# A gate whose tools are missing fails and names the Debian package. Only fuzzing, which needs a nightly compiler, is
+# skipped without it, and the last line says so.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+gates=(fmt floors lint features test cross foreign c nostd models fuzz)
+report=() skipped=() current=
+
+fmt() {
+    cargo fmt --all --check
+    local crate
+    for crate in examples/no_std fuzz; do
+        cargo fmt --check --manifest-path "$crate/Cargo.toml"
+    done
+}
+
+floors() { cargo test --quiet --test floors; }
+
+lint() {
+    cargo clippy --quiet --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps
+}
+
+features() {
+    local set
+    for set in '' alloc std; do
+        cargo clippy --quiet --lib --no-default-features --features "$set" -- -D warnings
+    done
+}
+
+# Keep in step with README.md.
+test_command() { cargo test --release --workspace; }
+
+# Debian's compiler, because it comes with the sources of the standard library. RUSTC_BOOTSTRAP lets it build them.
+debian_rust() {
+    need /usr/bin/rustc rustc-web
+    need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
+    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/debian cargo "$@"
+}
+
+cross() {
+    local target
+    for target in x86_64-unknown-none thumbv7em-none-eabihf wasm32-unknown-unknown; do
+        echo "cross: $target, core alone"
+        debian_rust build --quiet --release -p locutor --no-default-features --target "$target" -Zbuild-std=core
+    done
+    echo "cross: wasm32-unknown-unknown with simd128, core and alloc"
+    RUSTFLAGS='-C target-feature=+simd128' debian_rust build --quiet --release -p locutor \
+        --no-default-features --features alloc --target wasm32-unknown-unknown -Zbuild-std=core,alloc
+}
+
+# Tests on other machines, emulated: big-endian, 64-bit Arm, 32 bits. Emulators are slow, so only the library's own tests
+# run there, the models of tests/golden, and one run of the tool whose every logit must have the bits it has here.
+foreign() {
+    local machine triple here there
+    here=$(cargo run --quiet --release --example locutor -- "${hash[@]}")
+    for machine in s390x aarch64 i686; do
+        need "$machine-linux-gnu-gcc" "gcc-$machine-linux-gnu"
+        need "qemu-${machine/i686/i386}" qemu-user
+        triple=$machine-unknown-linux-gnu
+        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_LINKER=$machine-linux-gnu-gcc"
+        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=qemu-${machine/i686/i386} -L /usr/$machine-linux-gnu"
+        echo "foreign: $machine, tests"
+        debian_rust test --quiet --release -p locutor --lib --test golden --target "$triple" -Zbuild-std
+        there=$(debian_rust run --quiet --release --example locutor --target "$triple" -Zbuild-std -- "${hash[@]}")
+        same "the hash of all logits on $machine" "$there" "$here"
+    done
+}
+
+# A sampled story: what the program prints is a hash of every logit on the way.
+hash=(hash --seed 1 -n 32 'Once upon a time')
+
+c() { cargo test --quiet --release -p locutor-ffi; }
+
+# The bare-metal program tells the story that the tool tells.
+nostd() {
+    need qemu-system-arm qemu-system-arm
+    need ld.lld lld
+    local told
+    told=$(timeout 600 examples/no_std/run.sh)
+    echo "$told"
+    same "the token ids of the Cortex-M4F" "$(sed -n 's/^ids: //p' <<< "$told")" \
+        "$(cargo run --quiet --release --example locutor -- generate --greedy --ids -n 48 'Once upon a time' 2> /dev/null)"
+}
+
+# same WHAT GOT EXPECTED
+same() {
+    if [ -z "$2" ] || [ "$2" != "$3" ]; then
+        echo "ci.sh: $1: got '$2', expected '$3'" >&2
+        exit 1
+    fi
+    echo "$1: as here"
+}
+
+# Real models against other software, in short: tools/README.md has the long runs. The truth of a window is kept.
+models() {
+    local root=${LOCUTOR_REFERENCE:-${XDG_CACHE_HOME:-$HOME/.cache}/locutor} python tool=target/release/examples/locutor
+    export LOCUTOR_REFERENCE=$root
+    tools/reference.sh models
+    tools/reference.sh vocabs
+    python=$(tools/reference.sh venv | tail -n 1)
+    cargo build --quiet --release --example locutor
+    [ -f "$root/tokenizers/gemma.jsonl" ] || "$python" tools/tokenizer_reference.py
+    "$python" tools/check_tokenizers.py --tool "$tool"
+    cargo test --quiet --release --test tokenizers
+    "$python" tools/compare_kl.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --positions 1024 --tool "$tool"
+    "$python" tools/compare_kl.py "$root/models/gemma-3-270m-Q4_K_M.gguf" --positions 512 --tool "$tool"
+    local floats=$root/models/SmolLM2-135M-Instruct.F32.gguf
+    [ -f "$floats" ] || "$python" tools/dequantize_gguf.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$floats" --type f32
+    "$python" tools/compare_kl.py "$floats" --positions 512 --max-kl 1e-6 --tool "$tool"
+}
+
+fuzz() {
+    local seconds=${1:-20} target
+    if ! cargo +nightly --version > /dev/null 2>&1; then
+        skip "no nightly toolchain"
+        return
+    fi
+    if ! cargo fuzz --version > /dev/null 2>&1; then
+        skip "no cargo-fuzz (cargo install cargo-fuzz)"
+        return
+    fi
+    for target in $(cargo +nightly fuzz list); do
+        echo "fuzz: $target, $seconds s"
+        cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -verbosity=0 -print_final_stats=1
+    done
+}
+
+# need TOOL PACKAGE: stops the gate when the tool (a command or a file) is missing.
+need() {
+    if [ -e "$1" ] || command -v "$1" > /dev/null; then return; fi
+    echo "ci.sh: $1 is missing (Debian: apt-get install $2)" >&2
+    exit 3
+}
+
+skip() {
+    echo "$current: skipped, $1"
+    skipped+=("$current ($1)")
+}
+
+# gate NAME [ARGUMENT]: runs one verb and notes its time.
+gate() {
+    local started=$SECONDS
+    current=$1
+    echo "== $1"
+    case $1 in
+        test) test_command ;;
+        *) "$@" ;;
+    esac
+    report+=("$(printf '%-9s %5d s' "$1" $((SECONDS - started)))")
+    current=
+}
+
+finish() {
+    local status=$?
+    if [ ${#report[@]} -gt 0 ]; then
+        echo "== time"
+        printf '%s\n' "${report[@]}"
+    fi
+    if [ "$status" != 0 ]; then
+        echo "ci: FAILED in ${current:-the script itself} (status $status)"
+    elif [ ${#skipped[@]} -gt 0 ]; then
+        echo "ci: passed, but skipped: ${skipped[*]}"
+    elif [ ${#report[@]} = ${#gates[@]} ]; then
+        echo "ci: all gates passed"
+    else
+        echo "ci: passed: $verb"
+    fi
+}
+
+usage() {
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" >&2
+    exit 2
+}
+
+verb=${1:-}
+case " ${gates[*]} all " in *" $verb "*) ;; *) usage ;; esac
+[ -n "$verb" ] || usage
+trap finish EXIT
+if [ "$verb" = all ]; then
+    for name in "${gates[@]}"; do gate "$name"; done
+else
+    gate "$@"
+fi
