@@ -116,7 +116,7 @@ models() {
     tools/reference.sh vocabs
     python=$(tools/reference.sh venv | tail -n 1)
     cargo build --quiet --release --example locutor
-    [ -f "$root/tokenizers/gemma.jsonl" ] || "$python" tools/tokenizer_reference.py
+    [ -f "$root/tokenizers/gemma3.jsonl" ] || "$python" tools/tokenizer_reference.py
     "$python" tools/check_tokenizers.py --tool "$tool"
     cargo test --quiet --release --test tokenizers
     "$python" tools/compare_kl.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --positions 1024 --tool "$tool"
