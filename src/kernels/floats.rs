@@ -190,18 +190,19 @@ fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     let mut acc = [[isa.zero(); R]; C];
     let step = R * LANES * size_of::<T::Bits>();
     let ahead = w[0].as_ptr().wrapping_add(AHEAD * R * w[0].len());
-    for i in 0..cols / LANES {
+    // No run is missing, so the loop is never left early. To go on with zeros instead would cost registers.
+    'runs: for i in 0..cols / LANES {
         if first_use {
             isa.prefetch(ahead.wrapping_add(i * step), step);
         }
         let mut weights = [isa.zero(); R];
         for r in 0..R {
-            if let Some(run) = panel.run(r, i) {
-                weights[r] = T::load(isa, run);
-            }
+            let Some(run) = panel.run(r, i) else { break 'runs };
+            weights[r] = T::load(isa, run);
         }
         for c in 0..C {
-            let values = chunks[c].get(i).map_or(isa.zero(), |values| isa.load(values));
+            let Some(values) = chunks[c].get(i) else { break 'runs };
+            let values = isa.load(values);
             for r in 0..R {
                 acc[c][r] = isa.add_product(acc[c][r], weights[r], values);
             }
