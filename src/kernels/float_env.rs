@@ -1,7 +1,7 @@
 //! The floating-point environment of a thread.
 
 cfg_select! {
-    any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")) => {
+    all(any(target_arch = "x86_64", target_arch = "x86"), target_feature = "sse") => {
         pub use super::x86::float_env::FloatEnv;
     }
     target_arch = "aarch64" => {
@@ -14,8 +14,7 @@ cfg_select! {
 
 /// Where nothing can change how floats are computed, or nobody told us how.
 #[cfg(not(any(
-    target_arch = "x86_64",
-    all(target_arch = "x86", target_feature = "sse"),
+    all(any(target_arch = "x86_64", target_arch = "x86"), target_feature = "sse"),
     target_arch = "aarch64"
 )))]
 mod other {

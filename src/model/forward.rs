@@ -1,6 +1,6 @@
 //! The one forward pass: a flat list of phases, each a number of independent jobs.
 //!
-//! [`Forward::phase`] names phase `i` of the list, [`Forward::jobs`] counts its jobs, and [`Forward::run`] runs some of
+//! [`Forward::phase`] names phase `i` of the list, [`Forward::jobs`] counts its jobs, and [`Pass::run`] runs some of
 //! them. A session keeps a cursor into the list, so a pass can stop between any two jobs and go on later. Nothing of a
 //! pass is visible before its last phase: keys and values beyond the session's length are never read.
 //!

@@ -1,6 +1,6 @@
 //! Models as data, and the one forward pass.
 //!
-//! [`spec`] describes, [`families`] fills the description from metadata, [`names`] knows the tensors, [`weights`] finds
+//! [`spec`] describes, `families` fills the description from metadata, [`names`] knows the tensors, [`weights`] finds
 //! them, [`plan`] sizes a run's memory and [`forward`] runs.
 
 mod error;

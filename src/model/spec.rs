@@ -1,6 +1,6 @@
 //! The descriptor of a model: everything that tells one architecture from another, as data.
 //!
-//! [`super::families`] fills it from a file's metadata, [`super::names`] derives every tensor's shape from it, and
+//! `super::families` fills it from a file's metadata, [`super::names`] derives every tensor's shape from it, and
 //! [`super::forward`] is the one program that runs it. Values that no forward phase exists for yet are refused by
 //! [`ModelSpec::check`], with their name; they are here so that a new family is a row of data and a phase, never a
 //! second descriptor.
