@@ -138,7 +138,12 @@ fuzz() {
     fi
     for target in $(cargo +nightly fuzz list); do
         echo "fuzz: $target, $seconds s"
-        cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -verbosity=0 -print_final_stats=1
+        # New inputs go to the first folder; the other one is where they begin.
+        local folders=("fuzz/corpus/$target" tests/golden) longest=300000
+        [ "$target" != text ] || folders=("fuzz/corpus/$target" src/text) longest=4000
+        mkdir -p "${folders[0]}"
+        cargo +nightly fuzz run "$target" "${folders[@]}" -- -max_total_time="$seconds" -max_len="$longest" \
+            -timeout=20 -verbosity=0 -print_final_stats=1
     done
 }
 

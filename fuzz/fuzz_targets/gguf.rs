@@ -7,8 +7,8 @@ use locutor::mem::aligned::Block;
 use locutor::mem::{Arena, Plan};
 
 fuzz_target!(|data: &[u8]| {
-    // The first byte decides how much longer than the header the file claims to be.
-    let Some((&beyond, header)) = data.split_first() else { return };
+    // The last byte decides how much longer than the header the file claims to be.
+    let Some((&beyond, header)) = data.split_last() else { return };
     let file_len = header.len() as u64 + (u64::from(beyond) << 8);
     let Ok(counts) = gguf::scan(header, file_len) else { return };
 
@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(value.value_type(), entry.value.value_type());
         let (_, _, _) = (value.as_integer(), value.as_f32(), value.as_bool());
         if let Ok(Some(array)) = file.array(name.as_str()) {
-            let _ = array.get(array.len() / 2);
+            let _ = array.get(array.len / 2);
             let _ = (
                 array.u32s().map(|n| n.count()),
                 array.i32s().map(|n| n.count()),
