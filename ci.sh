@@ -7,7 +7,7 @@
 #   ./ci.sh features   the library alone with every set of features
 #   ./ci.sh test       the README's test command
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`
-#   ./ci.sh foreign    tests on a big-endian, an AArch64 and a 32-bit machine, emulated, and the bits of a story on each
+#   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
@@ -65,17 +65,17 @@ cross() {
         --no-default-features --features alloc --target wasm32-unknown-unknown -Zbuild-std=core,alloc
 }
 
-# Tests on other machines, emulated: big-endian, 64-bit Arm, 32 bits. Emulators are slow, so only the library's own tests
-# run there, the models of tests/golden, and one run of the tool whose every logit must have the bits it has here.
+# Tests on other machines, emulated: big-endian and 64-bit Arm. Emulators are slow, so only the library's own tests run
+# there, the models of tests/golden, and one run of the tool whose every logit must have the bits it has here.
 foreign() {
     local machine triple here there
     here=$(cargo run --quiet --release --example locutor -- "${hash[@]}")
-    for machine in s390x aarch64 i686; do
+    for machine in s390x aarch64; do
         need "$machine-linux-gnu-gcc" "gcc-$machine-linux-gnu"
-        need "qemu-${machine/i686/i386}" qemu-user
+        need "qemu-$machine" qemu-user
         triple=$machine-unknown-linux-gnu
         export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_LINKER=$machine-linux-gnu-gcc"
-        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=qemu-${machine/i686/i386} -L /usr/$machine-linux-gnu"
+        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=qemu-$machine -L /usr/$machine-linux-gnu"
         echo "foreign: $machine, tests"
         debian_rust test --quiet --release -p locutor --lib --test golden --target "$triple" -Zbuild-std
         there=$(debian_rust run --quiet --release --example locutor --target "$triple" -Zbuild-std -- "${hash[@]}")

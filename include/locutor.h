@@ -227,7 +227,7 @@ int32_t locutor_model_tokenize(const locutor_model *model, const char *text, siz
                                uint32_t *tokens, size_t capacity, size_t *n, locutor_error *error);
 
 /* Turns tokens into the text they were made from. Borrows tokens; fills text, at most capacity bytes, and *text_len.
- * The bytes need not be whole characters at their ends. Allocates nothing.
+ * The bytes need not be whole characters at their ends. Allocates working memory, and gives it back.
  * LOCUTOR_ERR_BUFFER: *text_len is the number of bytes; text may be NULL if capacity is 0. */
 int32_t locutor_model_detokenize(const locutor_model *model, const uint32_t *tokens, size_t n, char *text,
                                  size_t capacity, size_t *text_len, locutor_error *error);
