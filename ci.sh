@@ -178,7 +178,7 @@ finish() {
         echo "== time"
         printf '%s\n' "${report[@]}"
     fi
-    if [ "$status" != 0 ]; then
+    if [ "$status" != 0 ] || [ -n "$current" ]; then
         echo "ci: FAILED in ${current:-the script itself} (status $status)"
     elif [ ${#skipped[@]} -gt 0 ]; then
         echo "ci: passed, but skipped: ${skipped[*]}"
@@ -198,6 +198,9 @@ verb=${1:-}
 case " ${gates[*]} all " in *" $verb "*) ;; *) usage ;; esac
 [ -n "$verb" ] || usage
 trap finish EXIT
+# Without these an ended script would leave with the status of its last command, which may well be 0.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 if [ "$verb" = all ]; then
     for name in "${gates[@]}"; do gate "$name"; done
 else
