@@ -1,5 +1,6 @@
 //! Several sequences in one session: whatever is done to them in whatever order, each has the logits of a plain run.
 
+use locutor::kv::KvType;
 use locutor::model::Model;
 use locutor::{Budget, Error, Limits, Progress, Sampler, SequenceId, Session};
 use std::collections::HashMap;
@@ -35,8 +36,8 @@ struct Plain<'m> {
 }
 
 impl<'m> Plain<'m> {
-    fn new(model: &'m Model<'m>) -> Self {
-        Self { session: model.session(Limits::new().context(CONTEXT)).unwrap(), known: HashMap::new() }
+    fn new(model: &'m Model<'m>, limits: Limits) -> Self {
+        Self { session: model.session(limits.context(CONTEXT)).unwrap(), known: HashMap::new() }
     }
 
     fn logits(&mut self, ids: &[u32]) -> &[u32] {
@@ -150,13 +151,15 @@ fn histories() -> u64 {
 
 #[test]
 fn any_history_gives_the_logits_of_a_plain_run() {
-    for name in MODELS {
+    let types = [(KvType::F16, KvType::F16), (KvType::Q8_0, KvType::F16), (KvType::Q8_0, KvType::Q8_0)];
+    for (name, (keys, values)) in MODELS.into_iter().zip(types) {
         let bytes = golden(name);
         let model = Model::from_slice(&bytes).unwrap();
-        let mut plain = Plain::new(&model);
+        let limits = Limits::new().kv_types(keys, values);
+        let mut plain = Plain::new(&model, limits);
         for seed in 0..histories() {
             let mut rng = Rng(seed * 1_000_003);
-            let limits = Limits::new()
+            let limits = limits
                 .context(CONTEXT)
                 .sequences(SEQUENCES)
                 .positions(16 * (7 + rng.below(10)))

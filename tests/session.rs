@@ -1,6 +1,7 @@
 //! Sessions: planned memory, budgets, truncation, full contexts, stops, errors.
 
 use locutor::exec::Serial;
+use locutor::kv::KvType;
 use locutor::mem::MemError;
 use locutor::mem::aligned::Block;
 use locutor::model::{Model, ModelError};
@@ -60,18 +61,53 @@ fn the_planned_bytes_are_enough_and_one_byte_less_is_not() {
 }
 
 #[test]
+fn keys_and_values_need_the_memory_of_their_types() {
+    let bytes = story();
+    let model = Model::from_slice(&bytes).unwrap();
+    let (spec, positions) = (model.spec(), 160);
+    assert!(spec.dim_k % 32 == 0 && spec.dim_v % 32 == 0);
+    let of = |keys, values| {
+        let limits = Limits::new().context(positions).kv_types(keys, values);
+        assert_eq!(
+            Session::size(&model, &limits).unwrap(),
+            model.session(limits).map(|_| limits.plan(&model)).unwrap().unwrap().bytes
+        );
+        limits.plan(&model).unwrap().kv_bytes
+    };
+    let numbers = spec.layers * spec.kv_heads * positions;
+    let (keys, values) = (numbers * spec.dim_k, numbers * spec.dim_v);
+    assert_eq!(of(KvType::F16, KvType::F16), 2 * (keys + values));
+    assert_eq!(of(KvType::F32, KvType::F32), 4 * (keys + values));
+    assert_eq!(of(KvType::F32, KvType::F16), 4 * keys + 2 * values);
+    // A byte a number and two bytes for 32 of them: (1 + 2/32) / 2 of f16.
+    assert_eq!(of(KvType::Q8_0, KvType::Q8_0), (keys + values) * 34 / 32);
+    assert_eq!(of(KvType::Q8_0, KvType::F16), keys * 34 / 32 + 2 * values);
+    assert_eq!(of(KvType::F16, KvType::Q8_0), 2 * keys + values * 34 / 32);
+    let plan = |limits: Limits| limits.plan(&model).unwrap();
+    assert_eq!(
+        plan(Limits::new().kv(KvType::Q8_0)),
+        plan(Limits::new().kv_types(KvType::Q8_0, KvType::Q8_0))
+    );
+}
+
+#[test]
 fn what_the_memory_held_before_does_not_matter() {
     for name in MODELS {
         let bytes = golden(name);
         let model = Model::from_slice(&bytes).unwrap();
-        let limits = Limits::new().context(64).batch(7);
-        let mut memory = Block::zeroed(limits.plan(&model).unwrap().bytes).unwrap();
-        // 0xff bytes are NaN as floats and as f16.
-        memory.bytes_mut().fill(0xff);
-        let mut session = Session::new(&model, &limits, &Serial, memory.bytes_mut()).unwrap();
-        session.feed_tokens(&ids(40)).unwrap();
-        session.advance(Budget::Unlimited).unwrap();
-        assert_eq!(bits(session.logits()), plain(&model, &ids(40)), "{name}");
+        for kv in KvType::ALL {
+            let limits = Limits::new().context(64).batch(7).kv(kv);
+            let logits = |fill: u8| {
+                let mut memory = Block::zeroed(limits.plan(&model).unwrap().bytes).unwrap();
+                memory.bytes_mut().fill(fill);
+                let mut session = Session::new(&model, &limits, &Serial, memory.bytes_mut()).unwrap();
+                session.feed_tokens(&ids(40)).unwrap();
+                session.advance(Budget::Unlimited).unwrap();
+                bits(session.logits())
+            };
+            // 0xff bytes are NaN as floats, as f16 and as scales.
+            assert_eq!(logits(0xff), logits(0), "{name} {kv:?}");
+        }
     }
 }
 

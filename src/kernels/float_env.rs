@@ -39,7 +39,8 @@ mod tests {
     extern crate std;
 
     use super::FloatEnv;
-    use crate::kernels::{Activation, Attention, Kernels, KvBlocks, SCALAR, attention_scratch};
+    use crate::kernels::testkit_attention::attend;
+    use crate::kernels::{Activation, Attention, Kernels, KvBlocks, KvType, KvTypes, SCALAR};
     use core::hint::black_box;
     use std::vec;
     use std::vec::Vec;
@@ -67,12 +68,14 @@ mod tests {
             (table.layer_norm)(&y, &x, input, 1e-5, &mut out[..100]);
             out.push((table.log_sum_exp)(input));
         }
-        let data: Vec<u16> = (0..64 * 3).collect();
-        let kv = KvBlocks { data: &data, pages: &[0, 1, 2], stride: 64, dim_k: 2, dim_v: 2 };
-        let args = Attention { q: &y[..4], kv, first: 0, end: 40, scale: 1e4, softcap: 0.0 };
-        let mut attended = [0.0; 4];
-        (table.attention)(&args, &mut attended, &mut vec![0.0; attention_scratch(2, 2)]);
-        out.extend(attended);
+        // Subnormal numbers of each kind.
+        let data: Vec<u32> = (0..192).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect();
+        let data: &[u8] = bytemuck::cast_slice(&data);
+        for types in KvType::ALL.map(KvTypes::from) {
+            let kv = KvBlocks { data, pages: &[0, 1, 2], stride: 256, types, dim_k: 2, dim_v: 2 };
+            let args = Attention { q: &y[..4], kv, scale: 1e4, softcap: 0.0 };
+            out.extend(attend(table, &args, 0..40));
+        }
         out.iter().map(|x| x.to_bits()).collect()
     }
 

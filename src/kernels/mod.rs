@@ -1,7 +1,7 @@
 //! THE SEAM between what is computed and how: a table of function pointers, chosen once, held as a value.
 //!
 //! The scalar table is the specification. Every other table returns the same bits for every input; the batteries in
-//! `testkit_linear` and `testkit_vector` hold each against it. Nothing above this floor names an instruction set, and
+//! `testkit_linear`, `testkit_vector` and `testkit_attention` hold each against it. Nothing above this floor names an instruction set, and
 //! nothing in it names a model.
 //!
 //! # Numerics
@@ -15,12 +15,15 @@
 //! Two things are outside the promise: the sign and payload of a NaN, and threads that run kernels without a
 //! [`FloatEnv`] although the host changed the rounding mode or flushes subnormal numbers.
 
+mod attention;
 mod float_env;
 #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
 mod floats;
 #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
 mod rows;
 mod scalar_linear;
+#[cfg(test)]
+mod testkit_attention;
 #[cfg(test)]
 mod testkit_linear;
 #[cfg(test)]
@@ -32,6 +35,10 @@ mod aarch64;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
 
+pub use attention::{
+    ATTENTION_CHUNK, Attention, ChunkScores, KV_BLOCK, KvBlocks, KvType, KvTypes, Span, attend_chunk,
+    attention_finish, attention_partial, attention_scratch, store_position,
+};
 pub use float_env::FloatEnv;
 
 use crate::cpu::Features;
@@ -49,47 +56,6 @@ pub enum Activation {
     Silu,
     /// `max(x, 0)`.
     Relu,
-}
-
-/// Positions of a KV block.
-pub const KV_BLOCK: usize = 16;
-
-/// Positions of an attention chunk: partial softmaxes over fixed chunks, counted from position 0, are merged in order.
-pub const ATTENTION_CHUNK: usize = 256;
-
-/// Cached keys and values of one KV head, as f16 bits or floats, in blocks of 16 positions.
-///
-/// Block `b` begins at `data[pages[b] * stride]`: `dim_k` lines of 16 positions (`[dim_k][16]`, one lane a position),
-/// then 16 lines of `dim_v` values (`[16][dim_v]`). A block that is not wholly inside counts as missing.
-#[derive(Debug, Clone, Copy)]
-pub struct KvBlocks<'x, T = u16> {
-    /// From the head's part of page 0 on.
-    pub data: &'x [T],
-    /// The page of each block.
-    pub pages: &'x [u32],
-    /// Elements from one page of this head to the next.
-    pub stride: usize,
-    /// Values of a key.
-    pub dim_k: usize,
-    /// Values of a value.
-    pub dim_v: usize,
-}
-
-/// Attention of the query heads that share one KV head, for one query position.
-#[derive(Debug, Clone, Copy)]
-pub struct Attention<'x, T = u16> {
-    /// `[group][dim_k]`, already rotated.
-    pub q: &'x [f32],
-    /// The cache.
-    pub kv: KvBlocks<'x, T>,
-    /// First position that is seen.
-    pub first: usize,
-    /// One behind the last position that is seen; above `first`.
-    pub end: usize,
-    /// Factor of the scores, usually `1 / sqrt(dim_k)`.
-    pub scale: f32,
-    /// Scores become `cap * tanh(score / cap)`; 0 for none.
-    pub softcap: f32,
 }
 
 /// Rotation of pairs of values by an angle a position (RoPE, Su et al. 2021).
@@ -122,6 +88,13 @@ pub enum RopePairs {
 /// same, later.
 pub type Linear = fn(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, scratch: &mut [f32]);
 
+/// Scores of the query heads of a group in one chunk; see [`Kernels::attention_scores`].
+pub type AttentionScores =
+    fn(q: &[f32], kv: &KvBlocks<'_>, span: &Span, scale: f32, scores: &mut [ChunkScores]);
+
+/// Values of one chunk, summed up by their exponentials; see [`Kernels::attention_values`].
+pub type AttentionValues = fn(scores: &[ChunkScores], kv: &KvBlocks<'_>, span: &Span, partial: &mut [f32]);
+
 /// One implementation of every kernel. All functions are total: lengths that do not fit give fewer results, never a
 /// panic.
 #[derive(Clone, Copy)]
@@ -152,47 +125,26 @@ pub struct Kernels {
     pub softcap: fn(x: &mut [f32], cap: f32),
     /// Rotates the first `2 * cos.len()` values of one head.
     pub rope: fn(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]),
-    /// Attention, to `out` of `[group][dim_v]`; `scratch` holds [`attention_scratch`] floats.
-    pub attention: fn(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]),
-    /// Writes one position of one head into its KV block: `k` to lane `position % 16`, `v` to line `position % 16`,
-    /// rounded to f16 (nearest even).
-    pub store_kv: fn(k: &[f32], v: &[f32], lane: usize, block: &mut [u16]),
-    /// [`Kernels::attention`] over floats.
-    pub attention32: fn(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]),
-    /// [`Kernels::store_kv`] without rounding.
-    pub store_kv32: fn(k: &[f32], v: &[f32], lane: usize, block: &mut [f32]),
+    /// Scores of one chunk, by [`KvType::index`] of the keys: `(sum_d q[d] k[d][p]) * scale`, for the heads that `q`,
+    /// of `[group][dim_k]`, and `scores` have room for, in all positions of the blocks of which something is seen. One
+    /// accumulator a position with `d` ascending; for Q8_0 one for 32 numbers, then `acc += that * scale_of_32`.
+    pub attention_scores: [AttentionScores; KvType::ALL.len()],
+    /// Turns the scores of one chunk into exponentials: the cap, then `e = exp(score - max)`, and an exact 0 where
+    /// nothing is seen. Writes maximum and sum of each head to its partial.
+    pub attention_softmax:
+        fn(softcap: f32, span: &Span, scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]),
+    /// Weighted sums of the values of one chunk, by [`KvType::index`] of the values, to the partials:
+    /// `sum_p e[p] v[p][d]` with `p` ascending; for Q8_0 the weight is `e[p] * scale_of_32`.
+    pub attention_values: [AttentionValues; KvType::ALL.len()],
+    /// Merges the partials of a later chunk into those of the chunks before it: `max = larger(m, mc)`, sums and values
+    /// `a * exp(m - max) + ac * exp(mc - max)`.
+    pub attention_merge: fn(dim_v: usize, running: &mut [f32], partial: &[f32]),
+    /// Writes one key of one head to its lane, `position % 16`, of the keys of a block, by [`KvType::index`].
+    pub store_key: [fn(k: &[f32], lane: usize, keys: &mut [u8]); KvType::ALL.len()],
+    /// Writes one value of one head to its line, `position % 16`, of the values of a block, by [`KvType::index`].
+    pub store_value: [fn(v: &[f32], line: usize, values: &mut [u8]); KvType::ALL.len()],
     /// `ln(sum(exp(x)))` of a row of logits, by its maximum, the 16 lanes and the tree.
     pub log_sum_exp: fn(x: &[f32]) -> f32,
-}
-
-/// A type of cached numbers, with its kernels.
-pub trait KvElement: bytemuck::Pod + Sync + Send {
-    /// Attention over such a cache.
-    fn attention(kernels: &Kernels, args: &Attention<'_, Self>, out: &mut [f32], scratch: &mut [f32]);
-
-    /// Writes one position of one head.
-    fn store(kernels: &Kernels, k: &[f32], v: &[f32], lane: usize, block: &mut [Self]);
-}
-
-/// f16 bits.
-impl KvElement for u16 {
-    fn attention(kernels: &Kernels, args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
-        (kernels.attention)(args, out, scratch);
-    }
-
-    fn store(kernels: &Kernels, k: &[f32], v: &[f32], lane: usize, block: &mut [u16]) {
-        (kernels.store_kv)(k, v, lane, block);
-    }
-}
-
-impl KvElement for f32 {
-    fn attention(kernels: &Kernels, args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]) {
-        (kernels.attention32)(args, out, scratch);
-    }
-
-    fn store(kernels: &Kernels, k: &[f32], v: &[f32], lane: usize, block: &mut [f32]) {
-        (kernels.store_kv32)(k, v, lane, block);
-    }
 }
 
 impl core::fmt::Debug for Kernels {
@@ -240,11 +192,4 @@ pub fn detect() -> &'static Kernels {
 /// The table called `name`, if this CPU can run it.
 pub fn by_name(name: &str) -> Option<&'static Kernels> {
     available().find(|table| table.name == name)
-}
-
-/// Floats of scratch memory of [`Kernels::attention`] for a group of `group` query heads with values of `_dim_v`
-/// floats: the scores of one chunk for the heads that go together. The values are summed up in the output itself.
-pub const fn attention_scratch(group: usize, _dim_v: usize) -> usize {
-    let together = if group < vector::GROUP { group } else { vector::GROUP };
-    together * ATTENTION_CHUNK
 }

@@ -3,6 +3,7 @@
 
 extern crate std;
 
+use super::testkit_attention::{Cache, RANGES, attend};
 use super::*;
 use std::vec;
 use std::vec::Vec;
@@ -19,7 +20,7 @@ impl Rng {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n
     }
 
@@ -28,7 +29,7 @@ impl Rng {
         (self.next() >> 40) as f32 / 8_388_608.0 - 1.0
     }
 
-    fn units(&mut self, n: usize, size: f32) -> Vec<f32> {
+    pub(super) fn units(&mut self, n: usize, size: f32) -> Vec<f32> {
         (0..n).map(|_| self.unit() * size).collect()
     }
 }
@@ -66,7 +67,7 @@ const LENGTHS: [usize; 14] = [0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 100, 257,
 
 /// The same bits; a NaN equals any NaN.
 #[track_caller]
-fn same(what: &str, got: &[f32], expected: &[f32]) {
+pub(super) fn same(what: &str, got: &[f32], expected: &[f32]) {
     assert_eq!(got.len(), expected.len());
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
         assert!(
@@ -148,144 +149,12 @@ fn quantising_equals_scalar(table: &Kernels) {
     }
 }
 
-/// A cache of random keys and values for one head, with more between its blocks, and the same as floats.
-struct Cache {
-    data: Vec<u16>,
-    pages: Vec<u32>,
-    k: Vec<Vec<f32>>,
-    v: Vec<Vec<f32>>,
-    dims: (usize, usize),
-}
-
-const GAP: usize = 7;
-
-impl Cache {
-    fn new(rng: &mut Rng, table: &Kernels, positions: usize, dims: (usize, usize)) -> Self {
-        let stride = (dims.0 + dims.1) * KV_BLOCK + GAP;
-        // Whatever has not been stored is NaN: nothing may look at it.
-        let blocks = positions.div_ceil(KV_BLOCK);
-        let mut data = vec![0x7e00; stride * blocks];
-        // Blocks stand in no order: 7 shares no factor with any number of them used here.
-        assert!(!blocks.is_multiple_of(7));
-        let pages: Vec<u32> = (0..blocks as u32).map(|block| (block * 7 + 3) % blocks as u32).collect();
-        let (mut ks, mut vs) = (vec![], vec![]);
-        for p in 0..positions {
-            let (k, v) = (rng.units(dims.0, 1.0), rng.units(dims.1, 1.0));
-            (table.store_kv)(
-                &k,
-                &v,
-                p % KV_BLOCK,
-                &mut data[pages[p / KV_BLOCK] as usize * stride..][..stride - GAP],
-            );
-            let round = |x: &f32| half::f16::from_f32(*x).to_f32();
-            ks.push(k.iter().map(round).collect());
-            vs.push(v.iter().map(round).collect());
-        }
-        Self { data, pages, k: ks, v: vs, dims }
-    }
-
-    fn kv(&self) -> KvBlocks<'_> {
-        let (dim_k, dim_v) = self.dims;
-        let stride = (dim_k + dim_v) * KV_BLOCK + GAP;
-        KvBlocks { data: &self.data, pages: &self.pages, stride, dim_k, dim_v }
-    }
-}
-
-fn attend(table: &Kernels, args: &Attention<'_>) -> Vec<f32> {
-    let group = args.q.len() / args.kv.dim_k.max(1);
-    let mut out = vec![f32::NAN; group * args.kv.dim_v];
-    let mut scratch = vec![f32::NAN; attention_scratch(group, args.kv.dim_v)];
-    (table.attention)(args, &mut out, &mut scratch);
-    out
-}
-
-/// Sizes of heads, as in models and as in none.
-const DIMS: [(usize, usize); 6] = [(64, 64), (128, 128), (256, 256), (80, 96), (5, 3), (33, 17)];
-/// First position and the one behind the last.
-const RANGES: [(usize, usize); 10] =
-    [(0, 1), (0, 16), (0, 17), (3, 5), (0, 256), (0, 257), (250, 700), (255, 256), (512, 529), (17, 523)];
-
-fn attention_equals_scalar(table: &Kernels) {
-    let mut rng = Rng(4);
-    for dims in DIMS {
-        let mut before = rng.clone();
-        let cache = Cache::new(&mut rng, table, 700, dims);
-        assert_eq!(cache.data, Cache::new(&mut before, &SCALAR, 700, dims).data);
-        for group in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12] {
-            let q = rng.units(group * dims.0, 2.0);
-            for (first, end) in RANGES {
-                let softcap = if end % 2 == 0 { 0.0 } else { 5.0 };
-                let args = Attention { q: &q, kv: cache.kv(), first, end, scale: 0.7, softcap };
-                let expected = attend(&SCALAR, &args);
-                same("attention", &attend(table, &args), &expected);
-                // A head's result does not depend on which heads it is computed with.
-                for (q, expected) in q.chunks_exact(dims.0).zip(expected.chunks_exact(dims.1)) {
-                    same("alone", &attend(table, &Attention { q, ..args }), expected);
-                }
-            }
-        }
-    }
-}
-
-/// A cache of floats gives the same bits as one of f16 numbers when it holds the same numbers.
-fn float_cache_equals_half_cache(table: &Kernels) {
-    let mut rng = Rng(9);
-    for dims in DIMS {
-        let cache = Cache::new(&mut rng, table, 523, dims);
-        let kv = cache.kv();
-        let mut data = vec![f32::NAN; cache.data.len()];
-        for (p, (k, v)) in cache.k.iter().zip(&cache.v).enumerate() {
-            let page = kv.pages[p / KV_BLOCK] as usize;
-            let block = &mut data[page * kv.stride..][..kv.stride - GAP];
-            (table.store_kv32)(k, v, p % KV_BLOCK, block);
-        }
-        let q = rng.units(3 * dims.0, 2.0);
-        for (first, end) in RANGES {
-            let args = Attention { q: &q, kv, first, end, scale: 0.7, softcap: 0.0 };
-            let kv =
-                KvBlocks { data: &data, pages: kv.pages, stride: kv.stride, dim_k: dims.0, dim_v: dims.1 };
-            let wide = Attention { q: &q, kv, first, end, scale: 0.7, softcap: 0.0 };
-            let mut got = vec![f32::NAN; 3 * dims.1];
-            let mut scratch = vec![f32::NAN; attention_scratch(3, dims.1)];
-            (table.attention32)(&wide, &mut got, &mut scratch);
-            same("attention32", &got, &attend(&SCALAR, &args));
-        }
-    }
-}
-
-/// Any 16 bits may be in the cache.
-fn attention_survives_any_cache(table: &Kernels) {
-    let mut rng = Rng(5);
-    for (dim_k, dim_v) in DIMS {
-        let stride = (dim_k + dim_v) * KV_BLOCK;
-        let data: Vec<u16> = (0..20 * stride + 3).map(|_| rng.next() as u16).collect();
-        let tame: Vec<u16> =
-            data.iter().map(|h| if h & 0x7c00 == 0x7c00 { *h & 0x83ff } else { *h }).collect();
-        let q = rng.units(3 * dim_k, 1e-3);
-        for data in [&data, &tame] {
-            for (first, end, stride) in
-                [(0, 320, stride), (5, 1000, stride), (0, 400, 0), (9, 3, stride), (0, 77, 1)]
-            {
-                let pages = [7, 3, 3, 0, u32::MAX, 19, 1 << 20, 18, 20];
-                let kv = KvBlocks { data, pages: &pages, stride, dim_k, dim_v };
-                let args = Attention { q: &q, kv, first, end, scale: 1e-4, softcap: 0.0 };
-                same("attention", &attend(table, &args), &attend(&SCALAR, &args));
-                let cut = KvBlocks { data: &data[..data.len().min(stride * 2 + 1)], ..kv };
-                let args = Attention { kv: cut, ..args };
-                same("attention", &attend(table, &args), &attend(&SCALAR, &args));
-            }
-        }
-    }
-}
-
 /// Everything at once, for one table.
 pub(super) fn battery(table: &Kernels) {
     elementwise_equals_scalar(table);
     norms_equal_scalar(table);
     quantising_equals_scalar(table);
-    attention_equals_scalar(table);
-    float_cache_equals_half_cache(table);
-    attention_survives_any_cache(table);
+    super::testkit_attention::battery(table);
 }
 
 #[test]
@@ -294,16 +163,16 @@ fn scalar() {
 }
 
 /// FNV-1a of the bits of many results, any NaN counted as one.
-struct Digest(u64);
+pub(super) struct Digest(pub u64);
 
 impl Digest {
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 
-    fn floats(&mut self, x: &[f32]) {
+    pub(super) fn floats(&mut self, x: &[f32]) {
         for x in x {
             let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
             self.bytes(&bits.to_le_bytes());
@@ -344,22 +213,22 @@ fn bits_are_pinned() {
             digest.bytes(&b.lo.map(|q| q as u8));
         }
     }
-    let cache = Cache::new(&mut rng, &SCALAR, 700, (64, 80));
+    let cache = Cache::new(&mut rng, &SCALAR, 700, (64, 80), KvType::F16.into());
     let q = rng.units(3 * 64, 2.0);
     for (first, end) in RANGES {
-        let args = Attention { q: &q, kv: cache.kv(), first, end, scale: 0.125, softcap: (end % 2) as f32 };
-        digest.floats(&attend(&SCALAR, &args));
+        let args = Attention { q: &q, kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
+        digest.floats(&attend(&SCALAR, &args, first..end));
     }
     assert_eq!(digest.0, 0x0556_08d1_7b3b_3b5b, "{:#018x}", digest.0);
 }
 
 #[track_caller]
-fn close(what: &str, got: f32, exact: f64, bound: f64) {
+pub(super) fn close(what: &str, got: f32, exact: f64, bound: f64) {
     assert!((got as f64 - exact).abs() <= bound, "{what}: {got:e} instead of {exact:e}, bound {bound:e}");
 }
 
 /// Half a unit in the last place, relative.
-const U: f64 = 1.0 / 16_777_216.0;
+pub(super) const U: f64 = 1.0 / 16_777_216.0;
 
 #[test]
 fn norms_match_f64() {
@@ -483,82 +352,6 @@ fn quantising_follows_its_definition() {
 }
 
 #[test]
-fn attention_matches_f64() {
-    let mut rng = Rng(8);
-    for dims in DIMS {
-        let cache = Cache::new(&mut rng, &SCALAR, 700, dims);
-        for (first, end) in RANGES {
-            for softcap in [0.0, 5.0] {
-                let q = rng.units(2 * dims.0, 2.0);
-                let scale = 1.0 / (dims.0 as f32).sqrt();
-                let args = Attention { q: &q, kv: cache.kv(), first, end, scale, softcap };
-                let got = attend(&SCALAR, &args);
-                for (q, got) in q.chunks_exact(dims.0).zip(got.chunks_exact(dims.1)) {
-                    let score = |p: usize| {
-                        let dot: f64 = q.iter().zip(&cache.k[p]).map(|(q, k)| *q as f64 * *k as f64).sum();
-                        let s = dot * scale as f64;
-                        if softcap > 0.0 { 5.0 * (s / 5.0).tanh() } else { s }
-                    };
-                    let e: Vec<f64> = (first..end).map(|p| score(p).exp()).collect();
-                    let total: f64 = e.iter().sum();
-                    // A score below 2 sqrt(d) is off by d roundings, a value of at most 1 by one a position.
-                    let score_error = 2.0 * (dims.0 as f64).sqrt() * (dims.0 as f64 + 8.0) * U;
-                    let bound = 2.0 * score_error + ((end - first) as f64 + 40.0) * U;
-                    for d in 0..dims.1 {
-                        let sum: f64 = e.iter().zip(&cache.v[first..]).map(|(e, v)| e * v[d] as f64).sum();
-                        close("attention", got[d], sum / total, bound);
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_chunk_without_weight_changes_nothing() {
-    // Keys of -inf in the first, the second or the last of three chunks; the values there are finite.
-    for chunk in 0..3 {
-        let mut data = vec![0u16; 48 * 2 * KV_BLOCK];
-        for (b, block) in data.chunks_exact_mut(2 * KV_BLOCK).enumerate() {
-            for p in 0..KV_BLOCK {
-                let k = if b / 16 == chunk { f32::NEG_INFINITY } else { 0.0 };
-                (SCALAR.store_kv)(&[k], &[(b / 16) as f32], p, block);
-            }
-        }
-        let pages: Vec<u32> = (0..48).collect();
-        let kv = KvBlocks { data: &data, pages: &pages, stride: 2 * KV_BLOCK, dim_k: 1, dim_v: 1 };
-        let args = Attention { q: &[1.0], kv, first: 0, end: 768, scale: 1.0, softcap: 0.0 };
-        assert_eq!(attend(&SCALAR, &args), [(3 - chunk) as f32 / 2.0]);
-        assert!(attend(&SCALAR, &Attention { first: 256 * chunk, end: 256 * chunk + 9, ..args })[0].is_nan());
-    }
-}
-
-#[test]
-fn halves_convert_like_ieee() {
-    for h in 0..=u16::MAX {
-        let (got, expected) = (super::vector::widen(h), half::f16::from_bits(h).to_f32_const());
-        assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{h:#x}");
-    }
-    let mut block = [0u16; 32];
-    for bits in (0..=u32::MAX).step_by(97) {
-        let x = f32::from_bits(bits);
-        (SCALAR.store_kv)(&[x], &[], 5, &mut block);
-        let expected = half::f16::from_f32_const(x);
-        assert!(block[5] == expected.to_bits() || expected.is_nan() && block[5] & 0x7fff > 0x7c00, "{x:e}");
-    }
-    // Every tie between two neighbours, and what lies next to it.
-    for h in 0..0x7c00u16 {
-        let (low, high) = (super::vector::widen(h), super::vector::widen(h + 1));
-        let high = if high.is_infinite() { 65536.0 } else { high };
-        let tie = (low + high) * 0.5;
-        for x in [f32::from_bits(tie.to_bits() - 1), tie, f32::from_bits(tie.to_bits() + 1), -tie] {
-            (SCALAR.store_kv)(&[x], &[], 5, &mut block);
-            assert_eq!(block[5], half::f16::from_f32_const(x).to_bits(), "{x:e}");
-        }
-    }
-}
-
-#[test]
 fn lengths_that_do_not_fit_do_less() {
     let (long, mut short) = ([1.0; 40], [0.0; 3]);
     (SCALAR.rms_norm)(&long, &long[..2], 0.0, &mut short);
@@ -567,15 +360,5 @@ fn lengths_that_do_not_fit_do_less() {
     assert_eq!(short, [2.0, 2.0, 1.0]);
     (SCALAR.rope)(RopePairs::Halves, &mut short, &long, &long);
     assert_eq!(short, [2.0, 2.0, 1.0]);
-    (SCALAR.store_kv)(&long, &long, 99, &mut [0; 5]);
     (SCALAR.quantize8)(&long, &mut []);
-    let kv = KvBlocks { data: &[0; 100], pages: &[0, 1], stride: usize::MAX, dim_k: usize::MAX, dim_v: 2 };
-    let args = Attention { q: &long, kv, first: 0, end: usize::MAX, scale: 1.0, softcap: 0.0 };
-    let mut out = [1.0; 4];
-    (SCALAR.attention)(&args, &mut out, &mut []);
-    assert_eq!(out, [1.0; 4], "no head fits");
-    out = [0.0; 4];
-    let kv = KvBlocks { data: &[0x3c00; 100], pages: &[0, 1, 2, 3, 4], stride: 1, dim_k: 1, dim_v: 1 };
-    (SCALAR.attention)(&Attention { kv, ..args }, &mut out, &mut [0.0; 256]);
-    assert_eq!(out, [1.0, 0.0, 0.0, 0.0]);
 }

@@ -12,7 +12,6 @@ use super::spec::{Mlp, ModelSpec, NormKind, NormPlace, Position, QkNorm, QkvLayo
 use super::weights::Weights;
 use crate::kernels::KV_BLOCK;
 use crate::kv::pages::{MISSING, Pages};
-use crate::kv::{KvType, LayerMut};
 use crate::ops::attention::{self, Heads, Scores};
 use crate::ops::linear::{self, Into, Layer};
 use crate::ops::norm::{self, Inputs, Norm};
@@ -367,10 +366,7 @@ impl Pass<'_, '_> {
         let run = self.tools.runner(scratch, jobs);
         let heads = self.forward.heads(layer, batch.positions, [&*angles[0], &*angles[1]]);
         let page = |column| batch.page(column);
-        match kv.layer_mut(layer) {
-            LayerMut::F16(cache) => attention::store(run, &heads, qkv, page, cache),
-            LayerMut::F32(cache) => attention::store(run, &heads, qkv, page, cache),
-        }
+        attention::store(run, &heads, qkv, page, kv.shape().types, kv.layer_mut(layer));
     }
 
     /// values = softmax(q K^T * scale) V   [B][H dim_v]
@@ -386,12 +382,8 @@ impl Pass<'_, '_> {
         let run = self.tools.runner(scratch, jobs);
         let heads = self.forward.heads(layer, batch.positions, [&*angles[0], &*angles[1]]);
         let (out, kv) = (first(values, len), &*kv);
-        let f16 = |column, head| kv.head_f16(layer, head, batch.table(column));
-        let f32 = |column, head| kv.head_f32(layer, head, batch.table(column));
-        match kv.shape().kind {
-            KvType::F16 => attention::attend(run, &heads, &scores, qkv, f16, out),
-            KvType::F32 => attention::attend(run, &heads, &scores, qkv, f32, out),
-        }
+        let cache = |column, head| kv.head(layer, head, batch.table(column));
+        attention::attend(run, &heads, &scores, qkv, cache, out);
     }
 
     /// values, rounded   [B][H dim_v]

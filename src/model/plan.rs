@@ -2,7 +2,7 @@
 
 use super::spec::{ModelSpec, NormPlace, Position};
 use crate::kernels::Kernels;
-use crate::kv::{KvCache, KvShape, KvSlot, KvType};
+use crate::kv::{KvCache, KvShape, KvSlot, KvTypes};
 use crate::mem::{Arena, MemError, Plan, Slot};
 use crate::ops::{Scratch, attention, linear};
 use crate::tensor::{Act8, Act16, BLOCK, Precision};
@@ -56,7 +56,7 @@ pub struct RunLimits {
     /// Rounding of activations.
     pub precisions: Precisions,
     /// Storage of keys and values.
-    pub kv: KvType,
+    pub kv: KvTypes,
 }
 
 /// The slots of a run.
@@ -131,7 +131,7 @@ impl RunSlots {
         };
         let branch = if spec.norm_place == NormPlace::Before { 0 } else { spec.embd };
         let kv_shape = KvShape {
-            kind: kv,
+            types: kv,
             layers: spec.layers,
             heads: spec.kv_heads,
             dim_k: spec.dim_k,

@@ -2,8 +2,12 @@
 
 use super::norm::Norm;
 use super::{Runner, column};
-use crate::kernels::{Attention, KV_BLOCK, Kernels, KvBlocks, KvElement, RopePairs, attention_scratch};
+use crate::kernels::{
+    Attention, Kernels, KvBlocks, KvTypes, RopePairs, Span, attend_chunk, attention_finish,
+    attention_partial, attention_scratch, store_position,
+};
 use crate::mem::split::Tiles;
+use core::ops::Range;
 
 /// Where heads stand in the columns of q, k and v, and how they are turned.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +42,14 @@ impl Heads<'_> {
     /// Floats of scratch memory of a worker.
     pub fn scratch(&self) -> usize {
         let group = self.group();
-        (group + 1) * self.dim_k + attention_scratch(group, self.dim_v)
+        // The queries, the partials so far and those of one more chunk, the scores.
+        let attend = group * (self.dim_k + 2 * attention_partial(self.dim_v)) + attention_scratch(group);
+        attend.max(self.dim_k)
+    }
+
+    /// Floats of the partials of the query heads of a KV head.
+    pub fn partial(&self) -> usize {
+        self.group() * attention_partial(self.dim_v)
     }
 
     /// `out = rotate(norm(head))` for one head of one column.
@@ -57,20 +68,21 @@ impl Heads<'_> {
 
 /// Norms, rotates and stores the keys, and stores the values, of all columns: a job a KV head. `layer` is the cache's
 /// layer, `[page][kv head]`, and `page` tells the page of a column.
-pub fn store<T: KvElement>(
+pub fn store(
     run: Runner<'_>,
     heads: &Heads<'_>,
     qkv: &[f32],
     page: impl Fn(usize) -> u32 + Sync,
-    layer: &mut [T],
+    types: KvTypes,
+    layer: &mut [u8],
 ) {
     let kernels = run.kernels();
-    let head_block = KV_BLOCK * (heads.dim_k + heads.dim_v);
-    let stride = heads.kv_heads * head_block;
+    let head_bytes = types.keys.key_bytes(heads.dim_k) + types.values.value_bytes(heads.dim_v);
+    let stride = heads.kv_heads * head_bytes;
     let pages = layer.len() / stride.max(1);
     let (columns, q) = (heads.stride(), heads.heads * heads.dim_k);
     let norm = heads.qk_norm.as_ref().map(|(_, k)| k);
-    run.run((Tiles::new(layer, stride, stride, head_block, pages),), |head, (mut tile,), scratch| {
+    run.run((Tiles::new(layer, stride, stride, head_bytes, pages),), |head, (mut tile,), scratch| {
         let Some(turned) = scratch.get_mut(..heads.dim_k) else { return };
         for (col, position) in heads.positions.iter().enumerate() {
             let qkv = column(qkv, col, columns);
@@ -81,7 +93,7 @@ pub fn store<T: KvElement>(
                 return;
             }
             heads.turn(kernels, norm, col, k, turned);
-            T::store(kernels, turned, v, *position as usize % KV_BLOCK, tile.line(page(col) as usize));
+            store_position(kernels, types, turned, v, *position as usize, tile.line(page(col) as usize));
         }
     });
 }
@@ -97,14 +109,22 @@ pub struct Scores {
     pub window: Option<usize>,
 }
 
-/// Attends; `cache` gives the blocks of a column's sequence and a KV head. Job `column * kv_heads + kv head` writes the results of its group of query heads to
-/// `out: [columns][heads * dim_v]`.
-pub fn attend<'c, T: KvElement>(
+impl Scores {
+    /// The positions that a query at `position` sees.
+    fn seen(&self, position: usize) -> Range<usize> {
+        let end = position.saturating_add(1);
+        self.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+}
+
+/// Attends; `cache` gives the blocks of a column's sequence and a KV head. Job `column * kv_heads + kv head` writes the
+/// results of its group of query heads to `out: [columns][heads * dim_v]`.
+pub fn attend<'c>(
     run: Runner<'_>,
     heads: &Heads<'_>,
     scores: &Scores,
     qkv: &[f32],
-    cache: impl Fn(usize, usize) -> KvBlocks<'c, T> + Sync,
+    cache: impl Fn(usize, usize) -> KvBlocks<'c> + Sync,
     out: &mut [f32],
 ) {
     let kernels = run.kernels();
@@ -119,9 +139,20 @@ pub fn attend<'c, T: KvElement>(
             heads.turn(kernels, norm, col, from, to);
         }
         let position = heads.positions.get(col).map_or(0, |position| *position as usize);
-        let first = scores.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let Scores { scale, softcap, .. } = *scores;
-        let args = Attention { q, kv: cache(col, head), first, end: position + 1, scale, softcap };
-        T::attention(kernels, &args, tile.line(0), scratch);
+        let args = Attention { q, kv: cache(col, head), scale, softcap };
+        let Some((running, scratch)) = scratch.split_at_mut_checked(heads.partial()) else { return };
+        let Some((partial, scratch)) = scratch.split_at_mut_checked(heads.partial()) else { return };
+        let seen = scores.seen(position);
+        for chunk in Span::chunks(&seen) {
+            let span = Span::of_chunk(chunk, &seen);
+            if chunk == Span::chunks(&seen).start {
+                attend_chunk(kernels, &args, &span, running, scratch);
+            } else {
+                attend_chunk(kernels, &args, &span, partial, scratch);
+                (kernels.attention_merge)(heads.dim_v, running, partial);
+            }
+        }
+        attention_finish(heads.dim_v, running, tile.line(0));
     });
 }

@@ -5,7 +5,7 @@ use super::sequence::{SequenceState, States};
 use super::text::{TextTools, ToolSlots};
 use crate::kernels::{self, KV_BLOCK, Kernels};
 use crate::kv::pages::PageSlots;
-use crate::kv::{KvType, Pages};
+use crate::kv::{KvType, KvTypes, Pages};
 use crate::mem::{Arena, MemError, ObjectSlot, Plan, Slot};
 use crate::model::forward::Batch;
 use crate::model::plan::{Precisions, RunLimits, RunMemory, RunSlots};
@@ -24,7 +24,7 @@ pub struct Limits {
     pub(super) text_bytes: usize,
     pub(super) stops: (usize, usize),
     pub(super) precisions: Precisions,
-    pub(super) kv: KvType,
+    pub(super) kv: KvTypes,
     pub(super) kernels: Option<&'static Kernels>,
 }
 
@@ -41,7 +41,7 @@ impl Default for Limits {
             text_bytes: 0,
             stops: (8, 64),
             precisions: Precisions::default(),
-            kv: KvType::default(),
+            kv: KvTypes::default(),
             kernels: None,
         }
     }
@@ -107,9 +107,14 @@ impl Limits {
         Self { precisions, ..self }
     }
 
-    /// How keys and values are stored: f16, unless 32 bits are asked for.
-    pub fn kv(self, kv: KvType) -> Self {
-        Self { kv, ..self }
+    /// How keys and values are stored: f16, unless 32 or 8 bits are asked for.
+    pub fn kv(self, both: KvType) -> Self {
+        Self { kv: both.into(), ..self }
+    }
+
+    /// As [`Limits::kv`], with one type for the keys and one for the values.
+    pub fn kv_types(self, keys: KvType, values: KvType) -> Self {
+        Self { kv: KvTypes { keys, values }, ..self }
     }
 
     /// A kernel table other than the best one of this machine; results do not depend on it.

@@ -90,7 +90,8 @@ fn quantize_q8_0(x: &[f32; BLOCK]) -> Q8_0 {
 }
 
 /// `x` to an integer, half away from zero; for `|x|` below 2^23.
-fn round_half_away(x: f32) -> f32 {
+#[inline(always)]
+pub(crate) fn round_half_away(x: f32) -> f32 {
     let size = x.abs();
     let floor = size as i32 as f32;
     let rounded = floor + (2.0 * (size - floor)) as i32 as f32;

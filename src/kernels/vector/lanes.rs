@@ -58,45 +58,20 @@ pub(in crate::kernels) trait Lanes: Copy {
     /// Converts f16 bits exactly, subnormal numbers included, whatever the floating-point environment.
     fn widen(self, h: &[u16; LANES]) -> Self::Floats;
 
-    /// `sum + factor * x`, rounded after each of the two steps.
-    fn add_scaled(self, sum: Self::Floats, factor: f32, x: Self::Floats) -> Self::Floats;
+    /// Converts signed bytes.
+    fn widen_bytes(self, q: &[i8; LANES]) -> Self::Floats;
+
+    /// `factor * x`.
+    fn scale(self, factor: f32, x: Self::Floats) -> Self::Floats;
+
+    /// `a * b`.
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+
+    /// `a + b`. Never fused with a product.
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
 
     /// Lane by lane.
     fn to_array(self, x: Self::Floats) -> [f32; LANES];
-}
-
-/// A number of the cache.
-pub(in crate::kernels) trait Element: Copy + Default {
-    /// 16 of them as floats, exactly.
-    fn widen<L: Lanes>(lanes: L, line: &[Self; LANES]) -> L::Floats;
-
-    /// The nearest one, ties to even.
-    fn narrow(x: f32) -> Self;
-}
-
-/// f16 bits.
-impl Element for u16 {
-    #[inline(always)]
-    fn widen<L: Lanes>(lanes: L, line: &[u16; LANES]) -> L::Floats {
-        lanes.widen(line)
-    }
-
-    #[inline(always)]
-    fn narrow(x: f32) -> u16 {
-        narrow(x)
-    }
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn widen<L: Lanes>(lanes: L, line: &[f32; LANES]) -> L::Floats {
-        lanes.load(line)
-    }
-
-    #[inline(always)]
-    fn narrow(x: f32) -> f32 {
-        x
-    }
 }
 
 /// Plain Rust for any machine.
@@ -126,11 +101,36 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn add_scaled(self, mut sum: [f32; LANES], factor: f32, x: [f32; LANES]) -> [f32; LANES] {
+    fn widen_bytes(self, q: &[i8; LANES]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
         for l in 0..LANES {
-            sum[l] += factor * x[l];
+            out[l] = f32::from(q[l]);
         }
-        sum
+        out
+    }
+
+    #[inline(always)]
+    fn scale(self, factor: f32, mut x: [f32; LANES]) -> [f32; LANES] {
+        for x in &mut x {
+            *x *= factor;
+        }
+        x
+    }
+
+    #[inline(always)]
+    fn mul(self, mut a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        for l in 0..LANES {
+            a[l] *= b[l];
+        }
+        a
+    }
+
+    #[inline(always)]
+    fn add(self, mut a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        for l in 0..LANES {
+            a[l] += b[l];
+        }
+        a
     }
 
     #[inline(always)]

@@ -6,12 +6,14 @@
 //! a NaN aside). Tails follow the rule "element `i` is in lane `i % 16`".
 
 mod attention;
+mod cache;
 mod elementwise;
 mod lanes;
 mod norm;
 mod quantize;
 
-pub(super) use attention::{GROUP, attention, store_kv, store_kv32};
+pub(super) use attention::{attention_merge, attention_softmax, scores, values};
+pub(super) use cache::{Q8, Stored};
 pub(super) use elementwise::{activate, activate_mul, add, rope, scale, softcap};
 #[allow(unused_imports, reason = "the tables of some targets need them")]
 pub(super) use lanes::Lanes;
@@ -20,7 +22,7 @@ pub(super) use lanes::widen;
 pub(super) use norm::{layer_norm, log_sum_exp, rms_norm};
 pub(super) use quantize::{quantize8, quantize16};
 
-/// Hands the signatures of all vector kernels to the macro `$stamp`.
+/// Hands the signatures of all vector kernels to the macro `$stamp`; behind an `@` an array of kernels, one a type.
 macro_rules! for_vector_kernels {
     ($stamp:ident $($option:tt)*) => {
         $stamp! { $($option)*
@@ -34,11 +36,23 @@ macro_rules! for_vector_kernels {
             scale(x: &mut [f32], factor: f32);
             softcap(x: &mut [f32], cap: f32);
             rope(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]);
-            attention(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]);
-            attention32(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]);
-            store_kv(k: &[f32], v: &[f32], lane: usize, block: &mut [u16]);
-            store_kv32(k: &[f32], v: &[f32], lane: usize, block: &mut [f32]);
+            attention_softmax(
+                softcap: f32, span: &Span, scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]
+            );
+            attention_merge(dim_v: usize, running: &mut [f32], partial: &[f32]);
             log_sum_exp(x: &[f32]) -> f32;
+            @attention_scores
+                (q: &[f32], kv: &KvBlocks<'_>, span: &Span, scale: f32, scores: &mut [ChunkScores])
+                [attention_scores_f16, attention_scores_f32, attention_scores_q8_0];
+            @attention_values
+                (scores: &[ChunkScores], kv: &KvBlocks<'_>, span: &Span, partial: &mut [f32])
+                [attention_values_f16, attention_values_f32, attention_values_q8_0];
+            @store_key
+                (k: &[f32], lane: usize, keys: &mut [u8])
+                [store_key_f16, store_key_f32, store_key_q8_0];
+            @store_value
+                (v: &[f32], line: usize, values: &mut [u8])
+                [store_value_f16, store_value_f32, store_value_q8_0];
         }
     };
 }
@@ -48,8 +62,13 @@ macro_rules! for_vector_kernels {
 /// The bodies are those of the module `body` in scope. With `["features"]` in front they are compiled for these
 /// CPU features, with `[]` for those of the target.
 macro_rules! stamp_vector_kernels {
-    ($features:tt $($name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+    (
+        $features:tt
+        $($name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*
+        $(@$array:ident $args:tt [$($entry:ident),*];)*
+    ) => {
         $(stamp_vector_kernels! { @function $features $name($($arg: $type),*) $(-> $result)? })*
+        $($(stamp_vector_kernels! { @function $features $entry $args })*)*
 
         /// A table with the vector kernels of this module and the given linear layers.
         pub(in crate::kernels) const fn kernels(
@@ -57,7 +76,7 @@ macro_rules! stamp_vector_kernels {
             linear: [Linear; DType::ALL.len()],
             linear_scratch: fn(cols: usize) -> usize,
         ) -> Kernels {
-            Kernels { name, linear, linear_scratch, $($name),* }
+            Kernels { name, linear, linear_scratch, $($name,)* $($array: [$($entry),*]),* }
         }
     };
     (@function [] $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
@@ -78,24 +97,63 @@ macro_rules! stamp_vector_kernels {
     };
 }
 
+/// Defines the bodies of the kernels that work in `$lanes`, one a type of cached numbers.
+macro_rules! attention_bodies {
+    ($lanes:expr) => {
+        attention_bodies! { @scores $lanes;
+            attention_scores_f16: u16, attention_scores_f32: f32, attention_scores_q8_0: vector::Q8
+        }
+        attention_bodies! { @values $lanes;
+            attention_values_f16: u16, attention_values_f32: f32, attention_values_q8_0: vector::Q8
+        }
+    };
+    (@scores $lanes:expr; $($name:ident: $stored:ty),*) => {$(
+        #[inline(always)]
+        pub(super) fn $name(
+            q: &[f32], kv: &KvBlocks<'_>, span: &Span, scale: f32, scores: &mut [ChunkScores],
+        ) {
+            vector::scores::<_, $stored>($lanes, q, kv, span, scale, scores);
+        }
+    )*};
+    (@values $lanes:expr; $($name:ident: $stored:ty),*) => {$(
+        #[inline(always)]
+        pub(super) fn $name(scores: &[ChunkScores], kv: &KvBlocks<'_>, span: &Span, partial: &mut [f32]) {
+            vector::values::<_, $stored>($lanes, scores, kv, span, partial);
+        }
+    )*};
+}
+
+/// Defines the bodies that write the cache, one a type of cached numbers.
+macro_rules! store_bodies {
+    ($($key:ident, $value:ident: $stored:ty;)*) => {$(
+        #[inline(always)]
+        pub(super) fn $key(k: &[f32], lane: usize, keys: &mut [u8]) {
+            <$stored>::store_key(k, lane, keys);
+        }
+
+        #[inline(always)]
+        pub(super) fn $value(v: &[f32], line: usize, values: &mut [u8]) {
+            <$stored>::store_value(v, line, values);
+        }
+    )*};
+}
+
+store_bodies! {
+    store_key_f16, store_value_f16: u16;
+    store_key_f32, store_value_f32: f32;
+    store_key_q8_0, store_value_q8_0: Q8;
+}
+
 /// The specification: the bodies as the target compiles them by default.
 pub(super) mod scalar {
-    use super::super::{Activation, Attention, Kernels, Linear, RopePairs};
+    use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
     use crate::tensor::{Act8, Act16, DType};
 
     mod body {
         pub(super) use super::super::*;
-        use crate::kernels::Attention;
+        use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
 
-        #[inline(always)]
-        pub(super) fn attention(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
-            super::super::attention(super::super::lanes::Portable, args, out, scratch);
-        }
-
-        #[inline(always)]
-        pub(super) fn attention32(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]) {
-            super::super::attention(super::super::lanes::Portable, args, out, scratch);
-        }
+        attention_bodies!(vector::lanes::Portable);
     }
 
     for_vector_kernels!(stamp_vector_kernels []);

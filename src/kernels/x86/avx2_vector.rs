@@ -1,20 +1,20 @@
 //! The vector kernels, compiled for AVX2 and F16C.
 
 use super::super::vector::Lanes;
-use super::super::{Activation, Attention, Kernels, Linear, RopePairs};
+use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use crate::tensor::{Act8, Act16, DType};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
-/// 16 lanes in two registers; a value of this type is the proof that the machine has AVX and F16C.
+/// 16 lanes in two registers; a value of this type is the proof that the machine has AVX2 and F16C.
 #[derive(Clone, Copy)]
 struct Avx(());
 
 impl Avx {
     /// # Safety
-    /// The machine has AVX and F16C.
+    /// The machine has AVX2 and F16C.
     #[inline(always)]
     unsafe fn new() -> Self {
         Self(())
@@ -47,15 +47,36 @@ impl Lanes for Avx {
     }
 
     #[inline(always)]
-    fn add_scaled(self, sum: [__m256; 2], factor: f32, x: [__m256; 2]) -> [__m256; 2] {
+    fn widen_bytes(self, q: &[i8; 16]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has AVX2. Reads the 16 bytes of `q`, which need no alignment.
+        unsafe {
+            let q: *const i8 = q.as_ptr();
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q.cast()))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q.add(8).cast()))),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn scale(self, factor: f32, x: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: the value proves that the machine has AVX.
         unsafe {
             let factor = _mm256_set1_ps(factor);
-            [
-                _mm256_add_ps(sum[0], _mm256_mul_ps(factor, x[0])),
-                _mm256_add_ps(sum[1], _mm256_mul_ps(factor, x[1])),
-            ]
+            [_mm256_mul_ps(factor, x[0]), _mm256_mul_ps(factor, x[1])]
         }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has AVX.
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has AVX.
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
@@ -72,23 +93,21 @@ impl Lanes for Avx {
 
 mod body {
     pub(super) use crate::kernels::vector::{
-        activate, activate_mul, add, layer_norm, log_sum_exp, quantize8, quantize16, rms_norm, rope, scale,
-        softcap, store_kv, store_kv32,
+        activate, activate_mul, add, attention_merge, attention_softmax, layer_norm, log_sum_exp, quantize8,
+        quantize16, rms_norm, rope, scale, softcap, store_key_f16, store_key_f32, store_key_q8_0,
+        store_value_f16, store_value_f32, store_value_q8_0,
     };
 
-    use crate::kernels::{Attention, vector};
+    use super::Avx;
+    use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
 
     #[inline(always)]
-    pub(super) fn attention(args: &Attention<'_>, out: &mut [f32], scratch: &mut [f32]) {
-        // SAFETY: called only by the function that is stamped below for these features.
-        vector::attention(unsafe { super::Avx::new() }, args, out, scratch);
+    fn avx() -> Avx {
+        // SAFETY: called only by the functions that are stamped below for these features.
+        unsafe { Avx::new() }
     }
 
-    #[inline(always)]
-    pub(super) fn attention32(args: &Attention<'_, f32>, out: &mut [f32], scratch: &mut [f32]) {
-        // SAFETY: as above.
-        vector::attention(unsafe { super::Avx::new() }, args, out, scratch);
-    }
+    attention_bodies!(avx());
 }
 
 for_vector_kernels!(stamp_vector_kernels["avx2,f16c"]);
