@@ -244,9 +244,10 @@ typedef void (*locutor_work_fn)(void *context);
  * Fewer calls are fine, from any threads, even none: the library does itself what is left. `workers` is at least 2. */
 typedef void (*locutor_run_fn)(void *user, uint32_t workers, locutor_work_fn work, void *context);
 
-/* locutor_session_params.kv */
-#define LOCUTOR_KV_F16 0 /* 16-bit floats */
-#define LOCUTOR_KV_F32 1 /* 32-bit floats: twice the memory */
+/* locutor_session_params.kv_keys and kv_values */
+#define LOCUTOR_KV_F16 0  /* 16-bit floats */
+#define LOCUTOR_KV_F32 1  /* 32-bit floats: twice the memory */
+#define LOCUTOR_KV_Q8_0 2 /* 8 bits, and 16 bits of scale for 32 of them: about half the memory */
 
 /* locutor_session_params.precision */
 #define LOCUTOR_PRECISION_MIXED 0 /* 16 bits for queries, keys, values and logits, 8 bits for the rest */
@@ -264,10 +265,10 @@ typedef struct locutor_session_params {
     uint32_t text_bytes; /* longest text fed at once; default 0: four a token of the context */
     uint32_t stops;      /* most stop strings; default 8 */
     uint32_t stop_bytes; /* bytes of the longest stop string; default 64 */
-    uint32_t kv;         /* LOCUTOR_KV_*: storage of keys and values; default LOCUTOR_KV_F16 */
+    uint32_t kv_keys;    /* LOCUTOR_KV_*: storage of keys; default LOCUTOR_KV_F16 */
+    uint32_t kv_values;  /* LOCUTOR_KV_*: storage of values; default LOCUTOR_KV_F16 */
     uint32_t precision;  /* LOCUTOR_PRECISION_*: rounding of activations for quantised weights; default
                             LOCUTOR_PRECISION_MIXED */
-    uint32_t reserved;   /* 0 */
     const char *isa;     /* borrows; name of the kernels, such as "scalar"; default NULL: the best of this processor */
     locutor_run_fn run;  /* keeps; the host's job system; default NULL */
     void *run_user;      /* keeps; its first argument */

@@ -67,6 +67,17 @@ impl SessionObject {
 
 pub const KV_F16: u32 = 0;
 pub const KV_F32: u32 = 1;
+pub const KV_Q8_0: u32 = 2;
+
+/// A type of cached numbers; `failure` says which parameter has none.
+fn kv_type(value: u32, failure: &'static str) -> Result<KvType, Failure> {
+    match value {
+        KV_F16 => Ok(KvType::F16),
+        KV_F32 => Ok(KvType::F32),
+        KV_Q8_0 => Ok(KvType::Q8_0),
+        _ => Err(Failure::Param(failure)),
+    }
+}
 
 pub const MIXED: u32 = 0;
 pub const BITS_8: u32 = 8;
@@ -83,9 +94,9 @@ sized_struct! {
         text_bytes: u32 = 0,
         stops: u32 = 8,
         stop_bytes: u32 = 64,
-        kv: u32 = KV_F16,
+        kv_keys: u32 = KV_F16,
+        kv_values: u32 = KV_F16,
         precision: u32 = MIXED,
-        reserved: u32 = 0,
         isa: In<c_char> = In::null(),
         run: Option<RunFn> = None,
         run_user: User = User(core::ptr::null_mut()),
@@ -94,15 +105,12 @@ sized_struct! {
 
 impl SessionParams {
     fn limits(&self) -> Result<Limits, Failure> {
-        if self.flags != 0 || self.reserved != 0 {
-            return Err(Failure::Param("flags and reserved must be 0"));
+        if self.flags != 0 {
+            return Err(Failure::Param("flags must be 0"));
         }
         let number = |n: u32| usize::try_from(n).map_err(|_| Status::PARAM);
-        let kv = match self.kv {
-            KV_F16 => KvType::F16,
-            KV_F32 => KvType::F32,
-            _ => return Err(Failure::Param("kv is none of LOCUTOR_KV_*")),
-        };
+        let keys = kv_type(self.kv_keys, "kv_keys is none of LOCUTOR_KV_*")?;
+        let values = kv_type(self.kv_values, "kv_values is none of LOCUTOR_KV_*")?;
         let precisions = match self.precision {
             MIXED => Precisions::default(),
             BITS_8 => Precisions::all(Precision::Bits8),
@@ -110,7 +118,7 @@ impl SessionParams {
             _ => return Err(Failure::Param("precision is none of LOCUTOR_PRECISION_*")),
         };
         let limits = Limits::new()
-            .kv(kv)
+            .kv_types(keys, values)
             .precisions(precisions)
             .context(number(self.context)?)
             .batch(number(self.batch)?)

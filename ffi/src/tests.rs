@@ -78,6 +78,7 @@ fn numbers_are_those_of_the_header() {
         ("LOCUTOR_MODEL_IS_MAPPED", model::IS_MAPPED.into()),
         ("LOCUTOR_KV_F16", session::KV_F16.into()),
         ("LOCUTOR_KV_F32", session::KV_F32.into()),
+        ("LOCUTOR_KV_Q8_0", session::KV_Q8_0.into()),
         ("LOCUTOR_PRECISION_MIXED", session::MIXED.into()),
         ("LOCUTOR_PRECISION_8", session::BITS_8.into()),
         ("LOCUTOR_PRECISION_16", session::BITS_16.into()),

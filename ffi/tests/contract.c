@@ -406,8 +406,13 @@ static void wrong_calls(const locutor_model *model) {
     params.flags = 1;
     STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, NULL));
     params = session_params();
-    params.kv = 2;
-    STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, NULL));
+    params.kv_keys = LOCUTOR_KV_Q8_0 + 1;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, &error));
+    CHECK(strstr(error.text, "kv_keys"));
+    params = session_params();
+    params.kv_values = 255;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, &error));
+    CHECK(strstr(error.text, "kv_values"));
     params = session_params();
     params.precision = 1;
     STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &params, &session, NULL));
@@ -642,7 +647,7 @@ static float *logits_of(const locutor_model *model, const locutor_session_params
     return copy;
 }
 
-/* Finer storage and rounding: more memory, nearly the same numbers. */
+/* Finer and coarser storage and rounding: other memory, nearly the same numbers. */
 static void precision(const locutor_model *model) {
     locutor_session_params params = session_params();
     locutor_session_plan plan, finer;
@@ -652,15 +657,29 @@ static void precision(const locutor_model *model) {
     OK(locutor_session_plan_init(&plan, sizeof plan));
     OK(locutor_session_plan_init(&finer, sizeof finer));
     OK(locutor_session_get_plan(model, &params, &plan, NULL));
-    params.kv = LOCUTOR_KV_F32;
+    params.kv_keys = params.kv_values = LOCUTOR_KV_F32;
     params.precision = LOCUTOR_PRECISION_16;
     OK(locutor_session_get_plan(model, &params, &finer, NULL));
     CHECK(finer.kv_bytes == 2 * plan.kv_bytes);
     fine = logits_of(model, &params, &m);
     for (i = 0; i < n && n == m; i++) difference = fmax(difference, fabs(usual[i] - fine[i]));
     CHECK(difference > 0 && difference < 1);
-    free(usual);
     free(fine);
+    /* One of the two in 8 bits, and both. */
+    params = session_params();
+    params.kv_keys = LOCUTOR_KV_Q8_0;
+    OK(locutor_session_get_plan(model, &params, &finer, NULL));
+    CHECK(finer.kv_bytes > plan.kv_bytes / 2 && finer.kv_bytes < plan.kv_bytes);
+    n = (size_t)(plan.kv_bytes - finer.kv_bytes);
+    params.kv_values = LOCUTOR_KV_Q8_0;
+    OK(locutor_session_get_plan(model, &params, &finer, NULL));
+    CHECK(plan.kv_bytes - finer.kv_bytes == 2 * n);
+    fine = logits_of(model, &params, &n);
+    difference = 0;
+    for (i = 0; i < n && n == m; i++) difference = fmax(difference, fabs(usual[i] - fine[i]));
+    CHECK(difference > 0 && difference < 1);
+    free(fine);
+    free(usual);
 }
 
 /* The same bits on threads that round upward, and the rounding is theirs again afterwards. */
