@@ -42,13 +42,18 @@ pub enum Rounding {
     Bits16,
 }
 
-/// Storage of keys and values.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Kv {
-    /// 16-bit floats.
-    F16,
-    /// 32-bit floats.
-    F32,
+/// Storage of keys and of values: `TYPE`, or `KEYS,VALUES`.
+fn kv(text: &str) -> Result<(KvType, KvType), String> {
+    let one = |name: &str| match name {
+        "f16" => Ok(KvType::F16),
+        "f32" => Ok(KvType::F32),
+        "q8_0" => Ok(KvType::Q8_0),
+        _ => Err(format!("'{name}' is none of f16, f32, q8_0")),
+    };
+    match text.split_once(',') {
+        Some((keys, values)) => Ok((one(keys)?, one(values)?)),
+        None => one(text).map(|both| (both, both)),
+    }
 }
 
 /// What a session may use.
@@ -70,9 +75,9 @@ pub struct LimitOptions {
     /// Prompt tokens that are computed together; results do not depend on it.
     #[arg(short, long, value_name = "N", default_value_t = Limits::DEFAULT_BATCH)]
     pub batch: usize,
-    /// Storage of keys and values.
-    #[arg(long, value_enum, default_value = "f16")]
-    pub kv: Kv,
+    /// Storage of keys and values: f16, f32 (twice the memory) or q8_0 (about half), for both or as KEYS,VALUES.
+    #[arg(long, value_name = "TYPE", value_parser = kv, default_value = "f16")]
+    pub kv: (KvType, KvType),
     /// Rounding of activations for quantised weights.
     #[arg(long, value_enum, default_value = "default")]
     pub precision: Rounding,
@@ -98,12 +103,9 @@ impl LimitOptions {
             Rounding::Bits8 => Precisions::all(Precision::Bits8),
             Rounding::Bits16 => Precisions::all(Precision::Bits16),
         };
-        let kv = match self.kv {
-            Kv::F16 => KvType::F16,
-            Kv::F32 => KvType::F32,
-        };
+        let (keys, values) = self.kv;
         let limits = Limits::new().context(self.context).batch(self.batch).threads(threads);
-        Ok(limits.kv(kv).precisions(precisions).kernels(crate::open::kernels()?))
+        Ok(limits.kv_types(keys, values).precisions(precisions).kernels(crate::open::kernels()?))
     }
 }
 
