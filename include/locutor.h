@@ -94,11 +94,14 @@ uint32_t locutor_abi(void);
 #define LOCUTOR_ERR_POSITION (-105)    /* a position behind the last token */
 #define LOCUTOR_ERR_BUFFER (-106)      /* the output does not fit; the length needed was written */
 #define LOCUTOR_ERR_TEXT_LENGTH (-107) /* a text or a stop string longer than the session's limits */
+#define LOCUTOR_ERR_SEQUENCE (-108)    /* a sequence that does not exist, or no longer */
 /* -2xx: the file. */
 #define LOCUTOR_ERR_IO (-200)          /* the file cannot be opened or read */
 #define LOCUTOR_ERR_FORMAT (-201)      /* the file is damaged, or not a GGUF file */
 #define LOCUTOR_ERR_UNSUPPORTED (-202) /* the file is fine, but asks for something this library does not do */
 #define LOCUTOR_ERR_NO_TOKENIZER (-203) /* the file has no tokenizer: give and take tokens */
+#define LOCUTOR_ERR_STATE (-204)       /* a saved state that is damaged, incomplete, or of a version not known */
+#define LOCUTOR_ERR_STATE_OF_OTHER (-205) /* a saved state of another model or of other settings */
 /* -3xx: memory. */
 #define LOCUTOR_ERR_MEMORY (-300)      /* the allocator has no memory, or the sum exceeds the address space */
 #define LOCUTOR_ERR_MEMORY_SIZE (-301) /* the caller's block is too small */
@@ -109,6 +112,10 @@ uint32_t locutor_abi(void);
 #define LOCUTOR_ERR_CONTEXT_FULL (-401) /* no room for so many tokens */
 #define LOCUTOR_ERR_EMPTY (-402)       /* there is no token to go on from */
 #define LOCUTOR_ERR_NOT_READY (-403)   /* there are no logits: step or advance first */
+#define LOCUTOR_ERR_PAGES_FULL (-404)  /* the sequences together have no room: close or truncate one */
+#define LOCUTOR_ERR_NO_SEQUENCE (-405) /* all sequences are in use */
+#define LOCUTOR_ERR_CANCELLED (-406)   /* the call was ended by locutor_session_cancel */
+#define LOCUTOR_ERR_FORGOTTEN (-407)   /* the policy has forgotten what came before the position */
 /* -5xx: numbers. */
 #define LOCUTOR_ERR_NON_FINITE (-500)  /* the model gave a NaN or an infinity: damaged weights */
 #define LOCUTOR_ERR_ALL_BANNED (-501)  /* the logit biases leave no token */
@@ -237,17 +244,28 @@ int32_t locutor_model_detokenize(const locutor_model *model, const uint32_t *tok
 /* A conversation with a model, in one block of memory that never grows. One call at a time. */
 typedef struct locutor_session locutor_session;
 
-/* Work of the library: call it with its context. */
-typedef void (*locutor_work_fn)(void *context);
+/* A job of the library. */
+typedef void (*locutor_job_fn)(void *arg, uint32_t job, uint32_t worker);
 
-/* The host's job system. Calls work(context) on up to `workers` threads, and returns when all calls have returned.
- * Fewer calls are fine, from any threads, even none: the library does itself what is left. `workers` is at least 2. */
-typedef void (*locutor_run_fn)(void *user, uint32_t workers, locutor_work_fn work, void *context);
+/* The host's job system: calls fn(arg, job, worker) for every job below n, in any order, on at most `workers` threads,
+ * and returns when all calls have returned. `worker` is below `workers`, and differs between calls at the same time;
+ * `workers` is at least 2. Called on the thread that is in the call, with no lock held; calling everything inline as
+ * worker 0 is fine. Jobs left out are done by the library afterwards; calls that break these rules do nothing. */
+typedef void (*locutor_parallel_for_fn)(void *user, uint32_t workers, uint32_t n, locutor_job_fn fn, void *arg);
 
 /* locutor_session_params.kv_keys and kv_values */
 #define LOCUTOR_KV_F16 0  /* 16-bit floats */
 #define LOCUTOR_KV_F32 1  /* 32-bit floats: twice the memory */
 #define LOCUTOR_KV_Q8_0 2 /* 8 bits, and 16 bits of scale for 32 of them: about half the memory */
+
+/* locutor_session_params.policy: what a sequence does when its context is full */
+#define LOCUTOR_POLICY_STOP 0  /* LOCUTOR_ERR_CONTEXT_FULL */
+#define LOCUTOR_POLICY_SHIFT 1 /* half of the tokens behind the first `keep` are forgotten, as often as needed; `keep` is
+                                  rounded up to a multiple of 16. Models with learned positions then compute what is
+                                  left once more */
+#define LOCUTOR_POLICY_SLIDE 2 /* every token sees the first `keep` ones (4 are enough to keep a model sane) and as many
+                                  of the last ones as fit: the context less 48 and the pages of the first ones. Rotary
+                                  positions only */
 
 /* locutor_session_params.precision */
 #define LOCUTOR_PRECISION_MIXED 0 /* 16 bits for queries, keys, values and logits, 8 bits for the rest */
@@ -260,7 +278,7 @@ typedef struct locutor_session_params {
     uint32_t context;    /* tokens, prompt and answer together; default 0: the model's, at most 4096 */
     uint32_t batch;      /* tokens of a prompt computed together: more are faster and need more memory; default 0: 128 */
     uint32_t logits;     /* tokens whose logits are kept at a time for log-probabilities; default 1 */
-    uint32_t threads;    /* threads at work, the caller's included; default 1. Without `run`, and only in
+    uint32_t threads;    /* threads at work, the caller's included; default 1. Without `parallel_for`, and only in
                             locutor_session_create, the session starts threads - 1 of its own, which sleep when idle */
     uint32_t text_bytes; /* longest text fed at once; default 0: four a token of the context */
     uint32_t stops;      /* most stop strings; default 8 */
@@ -269,9 +287,15 @@ typedef struct locutor_session_params {
     uint32_t kv_values;  /* LOCUTOR_KV_*: storage of values; default LOCUTOR_KV_F16 */
     uint32_t precision;  /* LOCUTOR_PRECISION_*: rounding of activations for quantised weights; default
                             LOCUTOR_PRECISION_MIXED */
+    uint32_t sequences;  /* sequences at the same time; default 1 */
+    uint32_t positions;  /* positions of all sequences together, in pages of 16 that forked sequences share; default 0: a
+                            whole context for each */
+    uint32_t decode_threads; /* threads for passes of one token a sequence; default 0: as `threads` */
+    uint32_t policy;     /* LOCUTOR_POLICY_*; default LOCUTOR_POLICY_STOP */
+    uint32_t keep;       /* tokens at the beginning that are never forgotten; default 0 */
     const char *isa;     /* borrows; name of the kernels, such as "scalar"; default NULL: the best of this processor */
-    locutor_run_fn run;  /* keeps; the host's job system; default NULL */
-    void *run_user;      /* keeps; its first argument */
+    locutor_parallel_for_fn parallel_for; /* keeps; the host's job system; default NULL */
+    void *parallel_for_user;              /* keeps; its first argument */
 } locutor_session_params;
 
 int32_t locutor_session_params_init(locutor_session_params *params, size_t size);
@@ -297,7 +321,7 @@ int32_t locutor_session_create(const locutor_model *model, const locutor_session
                                locutor_session **session, locutor_error *error);
 
 /* As locutor_session_create, in memory of the caller. Keeps memory: it begins at a multiple of LOCUTOR_ALIGN, has the
- * plan's bytes, and stays until the session is destroyed. `threads` above 1 asks for `run`. Does not allocate. */
+ * plan's bytes, and stays until the session is destroyed. `threads` above 1 asks for `parallel_for`. Does not allocate. */
 int32_t locutor_session_init(const locutor_model *model, const locutor_session_params *params, void *memory, size_t len,
                              locutor_session **session, locutor_error *error);
 
@@ -319,14 +343,72 @@ int32_t locutor_session_feed_text(locutor_session *session, const char *text, si
 /* Adds tokens behind the last one. Borrows tokens. All or nothing. */
 int32_t locutor_session_feed_tokens(locutor_session *session, const uint32_t *tokens, size_t n);
 
-/* Forgets all tokens from position len on; what was computed for the others stays. Also ends a step under way. */
+/* Forgets all tokens from position len on; what was computed for the others stays. Also ends a step under way.
+ * LOCUTOR_ERR_FORGOTTEN: what the token before len saw is gone. */
 int32_t locutor_session_truncate(locutor_session *session, size_t len);
 
-/* Lends all tokens, given and generated. */
+/* Lends all tokens, given and generated; under a policy that forgets, those that the last one sees but for the first
+ * ones, which are kept. */
 int32_t locutor_session_tokens(locutor_session *session, const uint32_t **tokens, size_t *n);
+
+/* Writes the number of tokens, given and generated, with those that were forgotten. */
+int32_t locutor_session_position(locutor_session *session, size_t *position);
 
 /* Writes the number of tokens that there is still room for. */
 int32_t locutor_session_room(locutor_session *session, size_t *room);
+
+/* Ends the call that is computing with this session, or, if there is none, the next one that would: it returns
+ * LOCUTOR_ERR_CANCELLED within one job, with tokens, text and random numbers as they were before it. Any thread may
+ * call, and signal handlers too: it is one relaxed atomic store. */
+int32_t locutor_session_cancel(const locutor_session *session);
+
+/* ----------------------------------------------------------------------------------------------------- sequences -- */
+
+/* A session begins with one sequence, which is selected. All functions that feed, generate, truncate and ask work on the
+ * selected one. A step computes the waiting tokens of all sequences together, so the weights are read once for all. The
+ * sampler belongs to the session: set it, or its random numbers, after selecting where sequences differ. An id stays the
+ * name of one sequence, even after it is closed. None of these functions allocates, and none costs more than a copy of
+ * the tokens. */
+
+/* Begins an empty sequence, and writes its id. It is not selected. */
+int32_t locutor_session_create_sequence(locutor_session *session, uint64_t *sequence);
+
+/* Begins a sequence with the tokens of the selected one, and writes its id. Both share what is computed, and the pages of
+ * it; whoever first adds to a page that is shared gets a copy. It is not selected. */
+int32_t locutor_session_fork_sequence(locutor_session *session, uint64_t *sequence);
+
+/* Selects a sequence. */
+int32_t locutor_session_select_sequence(locutor_session *session, uint64_t sequence);
+
+/* Writes the id of the selected sequence. */
+int32_t locutor_session_selected_sequence(locutor_session *session, uint64_t *sequence);
+
+/* Ends a sequence, and frees what it alone holds. The selected one becomes an empty one with another id. */
+int32_t locutor_session_close_sequence(locutor_session *session, uint64_t sequence);
+
+/* Writes how many pages of 16 positions are free, and how many there are. */
+int32_t locutor_session_pages(locutor_session *session, size_t *free_pages, size_t *all_pages);
+
+/* -------------------------------------------------------------------------------------------------- saved states -- */
+
+#define LOCUTOR_SAVE_SEQUENCE 0 /* the selected sequence */
+#define LOCUTOR_SAVE_SESSION 1  /* all sequences, with their ids and what they share */
+
+/* Writes a number for everything that later results can depend on, but for the sampler: tokens, text, settings. */
+int32_t locutor_session_state_hash(locutor_session *session, uint64_t *hash);
+
+/* Writes the bytes that a state saved now would have. what: LOCUTOR_SAVE_*. */
+int32_t locutor_session_save_size(locutor_session *session, uint32_t what, size_t *bytes);
+
+/* Saves a state, the sampler and its random numbers included (not its biases): the same bytes on every machine. Fills
+ * memory, of which there are capacity bytes, and writes how many were used. Nothing of the session changes.
+ * LOCUTOR_ERR_BUFFER: *bytes is the number needed; memory may be NULL if capacity is 0. */
+int32_t locutor_session_save(locutor_session *session, uint32_t what, void *memory, size_t capacity, size_t *bytes);
+
+/* Goes on from a saved state: of a sequence, in place of the selected one, or of a session, in place of everything.
+ * Borrows state. The session has the same model, kv_keys, kv_values, precision and policy as the one that was saved; batch
+ * and threads may differ, and so may the context under LOCUTOR_POLICY_STOP, if the state fits. All or nothing. */
+int32_t locutor_session_restore(locutor_session *session, const void *state, size_t len);
 
 /* ---------------------------------------------------------------------------------------------------- generation -- */
 
@@ -377,12 +459,13 @@ int32_t locutor_session_set_stops(locutor_session *session, const char *const *s
 /* The time, in a unit of the host's choice. It never goes back. */
 typedef uint64_t (*locutor_clock_fn)(void *user);
 
-/* How much one call may compute. With `clock`: until it shows `until`. Else, with `jobs` above 0: so many jobs, parts of
- * a step of a few hundred thousand multiplications each. Else, and where a budget is NULL: until there is a result. */
+/* How much one call may compute. With `clock`: until it shows `until`; less is done at a time the nearer that is, so a
+ * call is late by one unit of work at most, some microseconds on a desktop. Else, with `units` above 0: so many units of
+ * work, of some ten thousand multiplications each. Else, and where a budget is NULL: until there is a result. */
 typedef struct locutor_budget {
     uint32_t struct_size;
     uint32_t reserved;      /* 0 */
-    uint64_t jobs;          /* default 0 */
+    uint64_t units;         /* default 0 */
     uint64_t until;         /* default 0 */
     locutor_clock_fn clock; /* borrows; default NULL */
     void *clock_user;       /* its argument */
@@ -394,7 +477,7 @@ int32_t locutor_budget_init(locutor_budget *budget, size_t size);
 #define LOCUTOR_EVENT_PENDING 0 /* the budget is used up; call again */
 #define LOCUTOR_EVENT_PIECE 1   /* more text */
 #define LOCUTOR_EVENT_DONE 2    /* the end; `finish` says why */
-#define LOCUTOR_EVENT_TOKEN 3   /* a token, from locutor_session_step_token */
+#define LOCUTOR_EVENT_TOKEN 3   /* a token: from locutor_session_step_token, or one whose text is not certain yet */
 
 /* locutor_event.finish */
 #define LOCUTOR_FINISH_NONE 0       /* not at the end */
@@ -413,8 +496,9 @@ typedef struct locutor_event {
 
 int32_t locutor_event_init(locutor_event *event, size_t size);
 
-/* Generates until there is a piece of text, the budget is used up, or the end. budget: borrows, may be NULL. Fills
- * event, which was made by its _init. To stop early, just do not call again.
+/* Generates one token, until the budget is used up or the end is reached. The event has the text that has become
+ * certain; a token that ends within a character, or might begin a stop string, is LOCUTOR_EVENT_TOKEN. budget: borrows,
+ * may be NULL. Fills event, which was made by its _init. To stop early, just do not call again.
  * LOCUTOR_ERR_CONTEXT_FULL: truncate, and go on. */
 int32_t locutor_session_step(locutor_session *session, const locutor_budget *budget, locutor_event *event);
 

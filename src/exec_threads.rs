@@ -2,7 +2,7 @@
 //!
 //! [`Threads::new`] is the only place of the library that starts threads. An idle pool uses no processor time: a
 //! thread without work looks for more for a few microseconds, so that the phases of a step follow each other quickly,
-//! and then sleeps. The thread that calls [`run`](Exec::run) works itself and never waits for a helper that has not
+//! and then sleeps. The thread that calls [`parallel_for`](Exec::parallel_for) works itself and never waits for a helper that has not
 //! begun, so a machine with fewer processors than threads loses little.
 //!
 //! # How it works
@@ -71,11 +71,11 @@ unsafe impl Send for Shared {}
 /// A pool of threads. It ends, and waits for its threads, when it is dropped.
 ///
 /// # Panics
-/// If a call of the work panics, the others still finish, and [`run`](Exec::run) then panics on the calling thread
+/// If a call of the work panics, the others still finish, and [`parallel_for`](Exec::parallel_for) then panics on the calling thread
 /// with what the first one threw. The pool stays usable.
 ///
 /// # Several callers
-/// A pool serves one run at a time: a `run` from another thread meanwhile, or from inside of work, is done inline
+/// A pool serves one run at a time: one from another thread meanwhile, or from inside of work, is done inline
 /// without waiting.
 pub struct Threads {
     shared: Arc<Shared>,
@@ -92,7 +92,7 @@ impl Threads {
     /// A pool for `threads` threads at work, the caller's included: `threads - 1` are started. 0 counts as 1, and
     /// more than [`MAX_THREADS`] as that.
     ///
-    /// Allocates; [`run`](Exec::run) does not.
+    /// Allocates; [`parallel_for`](Exec::parallel_for) does not.
     ///
     /// # Errors
     /// What the operating system says if it starts no more threads; those already started are ended.
@@ -135,6 +135,23 @@ impl Exec for Threads {
         self.helpers.len() + 1
     }
 
+    fn parallel_for(&self, workers: usize, n: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        let (next_job, next_worker) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        self.run(workers.min(n), &|| {
+            let worker = next_worker.fetch_add(1, Ordering::Relaxed);
+            loop {
+                let job = next_job.fetch_add(1, Ordering::Relaxed);
+                if job >= n {
+                    return;
+                }
+                work(job, worker);
+            }
+        });
+    }
+}
+
+impl Threads {
+    /// Calls `work` on up to `workers` threads, on the caller's at least, and waits for all of them.
     fn run(&self, workers: usize, work: &(dyn Fn() + Sync)) {
         let helpers = workers.saturating_sub(1).min(self.helpers.len());
         if helpers == 0 || self.shared.busy.swap(true, Ordering::Acquire) {
@@ -287,6 +304,7 @@ fn pause(look: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::{CancelFlag, Crew};
     use crate::mem::split::{Chunks, for_each_job};
     use std::time::{Duration, Instant};
     use std::vec;
@@ -304,7 +322,9 @@ mod tests {
                 let mut array = vec![0u32; 97];
                 let mut scratch = vec![0f32; 8 * 4];
                 let parts = (Chunks::new(&mut array, 3),);
-                for_each_job(&pool, 0..33, parts, &mut scratch, 4, |job, (part,), scratch| {
+                let skipped = CancelFlag::new();
+                let crew = Crew::new(&pool, &skipped);
+                for_each_job(crew, 0..33, parts, &mut scratch, 4, |job, (part,), scratch| {
                     scratch.fill(job as f32);
                     part.iter_mut().for_each(|v| *v += round + job as u32);
                     assert!(scratch.iter().all(|&v| v == job as f32));

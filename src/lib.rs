@@ -32,7 +32,7 @@
 //! # fn finish() {}
 //! fn frame(session: &mut Session, sampler: &mut Sampler, now: &dyn Fn() -> u64) -> Result<(), locutor::Error> {
 //!     match session.step(Budget::Until { clock: now, at: now() + 2_000 }, sampler)? {
-//!         Step::Pending => {}
+//!         Step::Pending | Step::Token(_) => {}
 //!         Step::Piece(text) => say(text),
 //!         Step::Done(_) => finish(),
 //!     }
@@ -103,7 +103,9 @@ pub mod text;
 // Floor 6: sessions.
 pub mod session;
 
-pub use exec::{Exec, Serial};
+pub use exec::{CancelFlag, Exec, Serial};
 pub use model::Model;
 pub use sample::Sampler;
-pub use session::{Budget, Error, Finish, Limits, Progress, SequenceId, Session, SessionPlan, Step};
+pub use session::{
+    Budget, ContextPolicy, Error, Finish, Limits, Progress, Saved, SequenceId, Session, SessionPlan, Step,
+};

@@ -121,7 +121,7 @@ fn any_budget_gives_the_same_logits() {
             let mut session = model.session(Limits::new().context(128).batch(11)).unwrap();
             session.feed_tokens(&ids(30)).unwrap();
             let mut calls = 0;
-            while session.advance(Budget::Jobs(jobs)).unwrap() == Progress::Pending {
+            while session.advance(Budget::Units(jobs)).unwrap() == Progress::Pending {
                 assert_eq!(session.logits(), None);
                 calls += 1;
             }
@@ -153,7 +153,7 @@ fn truncating_is_as_if_the_tokens_had_never_been() {
         session.advance(Budget::Unlimited).unwrap();
         // In the middle of a pass, too.
         session.feed_tokens(&ids(20)).unwrap();
-        assert_eq!(session.advance(Budget::Jobs(3)).unwrap(), Progress::Pending);
+        assert_eq!(session.advance(Budget::Units(3)).unwrap(), Progress::Pending);
         session.truncate(17).unwrap();
         assert_eq!(session.tokens(), ids(17));
         assert_eq!(session.logits(), None);
@@ -256,8 +256,9 @@ fn steps_show_the_same_text_as_pieces() {
         session.feed("Once upon a time").unwrap();
         let (mut by_step, mut text, mut pending) = (sampler, String::new(), 0);
         loop {
-            match session.step(Budget::Jobs(jobs), &mut by_step).unwrap() {
+            match session.step(Budget::Units(jobs), &mut by_step).unwrap() {
                 Step::Pending => pending += 1,
+                Step::Token(_) => {}
                 Step::Piece(piece) => text.push_str(piece),
                 Step::Done(why) => {
                     assert_eq!(why, finish);

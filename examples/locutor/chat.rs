@@ -39,7 +39,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Ctrl-C between answers: the first gives a hint, the second leaves.
 static IDLE_PRESSES: AtomicU32 = AtomicU32::new(0);
 /// Jobs between two looks at `STOP`: some milliseconds.
-const JOBS: u64 = 2048;
+const UNITS: u64 = 2048;
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
@@ -159,8 +159,8 @@ impl Chat<'_> {
             if STOP.swap(false, Ordering::Relaxed) {
                 break Some("stopped".to_string());
             }
-            match self.session.step(Budget::Jobs(JOBS), &mut self.sampler) {
-                Ok(Step::Pending) => {}
+            match self.session.step(Budget::Units(UNITS), &mut self.sampler) {
+                Ok(Step::Pending | Step::Token(_)) => {}
                 Ok(Step::Piece(piece)) => {
                     out.write_all(piece.as_bytes())?;
                     out.flush()?;

@@ -12,7 +12,7 @@ sized_struct! {
     /// `locutor_budget`.
     BudgetParams {
         reserved: u32 = 0,
-        jobs: u64 = 0,
+        units: u64 = 0,
         until: u64 = 0,
         clock: Option<ClockFn> = None,
         clock_user: User = User(core::ptr::null_mut()),
@@ -33,7 +33,7 @@ pub fn with_budget<R>(
     }
     match budget.clock {
         Some(clock) => call(Budget::Until { clock: &|| clock(budget.clock_user), at: budget.until }),
-        None if budget.jobs > 0 => call(Budget::Jobs(budget.jobs)),
+        None if budget.units > 0 => call(Budget::Units(budget.units)),
         None => call(Budget::Unlimited),
     }
 }

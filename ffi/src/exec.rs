@@ -5,12 +5,17 @@ use crate::handle::{User, Work};
 use crate::status::Status;
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
-use engine::exec::Exec;
+use engine::exec::{Exec, Serial};
 use engine::exec_threads::Threads;
 
-/// `locutor_run_fn`.
-pub type RunFn =
-    extern "C" fn(user: User, workers: u32, work: extern "C" fn(*mut c_void), context: *mut c_void);
+/// `locutor_parallel_for_fn`.
+pub type ParallelForFn = extern "C" fn(
+    user: User,
+    workers: u32,
+    n: u32,
+    job: extern "C" fn(*mut c_void, u32, u32),
+    arg: *mut c_void,
+);
 
 /// The threads of a session.
 pub enum Workers {
@@ -19,18 +24,23 @@ pub enum Workers {
     /// A pool of the session's own.
     Pool(Threads),
     /// The host's job system.
-    Host { run: RunFn, user: User, threads: usize },
+    Host { parallel_for: ParallelForFn, user: User, threads: usize },
 }
 
 impl Workers {
     /// Threads for a session with these parameters; a pool only where it `may_allocate`.
-    pub fn new(run: Option<RunFn>, user: User, threads: u32, may_allocate: bool) -> Result<Self, Failure> {
+    pub fn new(
+        parallel_for: Option<ParallelForFn>,
+        user: User,
+        threads: u32,
+        may_allocate: bool,
+    ) -> Result<Self, Failure> {
         let threads = usize::try_from(threads).map_err(|_| Status::PARAM)?.max(1);
-        match run {
+        match parallel_for {
             _ if threads == 1 => Ok(Self::Serial),
-            Some(run) => Ok(Self::Host { run, user, threads }),
+            Some(parallel_for) => Ok(Self::Host { parallel_for, user, threads }),
             None if !may_allocate => {
-                Err(Failure::Param("threads above 1 in the caller's memory ask for `run`"))
+                Err(Failure::Param("threads above 1 in the caller's memory ask for `parallel_for`"))
             }
             None => Ok(Self::Pool(Threads::new(threads).map_err(|_| Status::THREADS)?)),
         }
@@ -46,17 +56,17 @@ impl Exec for Workers {
         }
     }
 
-    fn run(&self, workers: usize, work: &(dyn Fn() + Sync)) {
+    fn parallel_for(&self, workers: usize, n: usize, work: &(dyn Fn(usize, usize) + Sync)) {
         match self {
-            Self::Serial => work(),
-            Self::Pool(pool) => pool.run(workers, work),
-            Self::Host { run, user, .. } if workers > 1 => {
+            Self::Serial => Serial.parallel_for(workers, n, work),
+            Self::Pool(pool) => pool.parallel_for(workers, n, work),
+            Self::Host { parallel_for, user, .. } => {
                 let call = Work::new(work);
-                run(*user, u32::try_from(workers).unwrap_or(u32::MAX), Work::call, call.context());
+                let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                parallel_for(*user, number(workers), number(n), Work::call, call.argument());
                 // A fault of the library on a thread of the host: it goes on here, up to the exported function.
                 assert!(!call.panicked.load(Ordering::Acquire), "a job panicked on a thread of the host");
             }
-            Self::Host { .. } => work(),
         }
     }
 }

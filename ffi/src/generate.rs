@@ -104,6 +104,7 @@ export! {
                     Ok(match session.step(budget, sampler)? {
                         Step::Pending => Event::new(PENDING, ""),
                         Step::Piece(text) => Event::new(PIECE, text),
+                        Step::Token(token) => Event { token, ..Event::new(TOKEN, "") },
                         Step::Done(finish) => Event::done(finish),
                     })
                 })?;

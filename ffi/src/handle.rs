@@ -453,29 +453,30 @@ impl<T> OneCall<T> {
     }
 }
 
-/// A closure on its way through the host's job system, as a context for a C function.
+/// A closure on its way through the host's job system, as the argument of a C function.
 pub struct Work<'a> {
-    work: &'a (dyn Fn() + Sync),
+    work: &'a (dyn Fn(usize, usize) + Sync),
     /// Whether a call has panicked, which C must not see.
     pub panicked: core::sync::atomic::AtomicBool,
 }
 
 impl<'a> Work<'a> {
-    /// The context of `work`.
-    pub fn new(work: &'a (dyn Fn() + Sync)) -> Self {
+    /// The argument for `work`.
+    pub fn new(work: &'a (dyn Fn(usize, usize) + Sync)) -> Self {
         Self { work, panicked: core::sync::atomic::AtomicBool::new(false) }
     }
 
     /// The pointer that `call` takes.
-    pub fn context(&self) -> *mut c_void {
+    pub fn argument(&self) -> *mut c_void {
         ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// What the host calls, from any thread, as long as its `run` has not returned.
-    pub extern "C" fn call(context: *mut c_void) {
-        // SAFETY: the header's promise: the context that came with this function, during that `run`.
-        let work = unsafe { &*context.cast::<Work<'_>>() };
-        let call = std::panic::AssertUnwindSafe(|| (work.work)());
+    /// What the host calls, from any thread, as long as its `parallel_for` has not returned.
+    pub extern "C" fn call(argument: *mut c_void, job: u32, worker: u32) {
+        // SAFETY: the header's promise: the argument that came with this function, during that `parallel_for`.
+        let work = unsafe { &*argument.cast::<Work<'_>>() };
+        let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let call = std::panic::AssertUnwindSafe(|| (work.work)(number(job), number(worker)));
         if std::panic::catch_unwind(call).is_err() {
             work.panicked.store(true, Ordering::Release);
         }
@@ -652,23 +653,24 @@ mod tests {
     #[test]
     fn work_runs_on_threads_of_the_host() {
         let calls = AtomicU32::new(0);
-        let add = || {
+        let add = |job: usize, worker: usize| {
+            assert_eq!((job, worker), (7, 2));
             if calls.fetch_add(1, Ordering::Relaxed) == 3 {
                 std::panic::resume_unwind(Box::new(()));
             }
         };
         let work = Work::new(&add);
-        let context = User(work.context());
+        let argument = User(work.argument());
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(move || {
-                    let context = context;
-                    Work::call(context.0);
+                    let argument = argument;
+                    Work::call(argument.0, 7, 2);
                 });
             }
         });
         assert!(!work.panicked.load(Ordering::Acquire));
-        Work::call(work.context());
+        Work::call(work.argument(), 7, 2);
         assert!(work.panicked.load(Ordering::Acquire));
         assert_eq!(calls.into_inner(), 4);
     }

@@ -12,7 +12,9 @@ mod generate;
 mod handle;
 mod model;
 mod sampler;
+mod sequence;
 mod session;
+mod state;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,24 @@
 //! Sessions: their making, their tokens, their end.
 
-use crate::exec::{RunFn, Workers};
+use crate::exec::{ParallelForFn, Workers};
 use crate::failure::{ErrorInfo, Failure, guard, guard_plain};
 use crate::handle::{Handle, In, Memory, Object, OneCall, Out, Use, User, sized_struct};
 use crate::model::ModelObject;
 use crate::status::{Status, export};
 use core::ffi::c_char;
+use engine::exec::CancelFlag;
 use engine::kernels;
 use engine::kv::KvType;
 use engine::model::plan::Precisions;
 use engine::sample::Sampler;
-use engine::session::{Limits, Session};
+use engine::session::{ContextPolicy, Limits, Session};
 use engine::tensor::Precision;
 
 /// `locutor_session`.
 pub struct SessionObject {
     state: OneCall<State>,
+    /// Set at any time, by any thread.
+    cancel: CancelFlag,
     // Behind the session, which borrows both.
     workers: Workers,
     model: Use<ModelObject>,
@@ -83,6 +86,10 @@ pub const MIXED: u32 = 0;
 pub const BITS_8: u32 = 8;
 pub const BITS_16: u32 = 16;
 
+pub const STOP: u32 = 0;
+pub const SHIFT: u32 = 1;
+pub const SLIDE: u32 = 2;
+
 sized_struct! {
     /// `locutor_session_params`.
     SessionParams {
@@ -97,9 +104,14 @@ sized_struct! {
         kv_keys: u32 = KV_F16,
         kv_values: u32 = KV_F16,
         precision: u32 = MIXED,
+        sequences: u32 = 1,
+        positions: u32 = 0,
+        decode_threads: u32 = 0,
+        policy: u32 = STOP,
+        keep: u32 = 0,
         isa: In<c_char> = In::null(),
-        run: Option<RunFn> = None,
-        run_user: User = User(core::ptr::null_mut()),
+        parallel_for: Option<ParallelForFn> = None,
+        parallel_for_user: User = User(core::ptr::null_mut()),
     }
 }
 
@@ -117,8 +129,19 @@ impl SessionParams {
             BITS_16 => Precisions::all(Precision::Bits16),
             _ => return Err(Failure::Param("precision is none of LOCUTOR_PRECISION_*")),
         };
+        let policy = match self.policy {
+            STOP if self.keep == 0 => ContextPolicy::Stop,
+            STOP => return Err(Failure::Param("keep asks for a policy that forgets")),
+            SHIFT => ContextPolicy::Shift { keep: number(self.keep)? },
+            SLIDE => ContextPolicy::Slide { sinks: number(self.keep)? },
+            _ => return Err(Failure::Param("policy is none of LOCUTOR_POLICY_*")),
+        };
         let limits = Limits::new()
             .kv_types(keys, values)
+            .policy(policy)
+            .sequences(number(self.sequences)?)
+            .positions(number(self.positions)?)
+            .decode_threads(number(self.decode_threads)?)
             .precisions(precisions)
             .context(number(self.context)?)
             .batch(number(self.batch)?)
@@ -168,13 +191,15 @@ fn build(
     let limits = params.limits()?;
     let arrays = limits.plan(model.get().model()?)?.bytes;
     let own = matches!(memory, Memory::Own);
-    let workers = Workers::new(params.run, params.run_user, params.threads, own)?;
+    let threads = params.threads.max(params.decode_threads);
+    let workers = Workers::new(params.parallel_for, params.parallel_for_user, threads, own)?;
     let state = State { session: None, sampler: Sampler::default(), failure: None };
-    let value = SessionObject { state: OneCall::new(state), workers, model };
+    let value = SessionObject { state: OneCall::new(state), cancel: CancelFlag::new(), workers, model };
     let (object, arrays) = Object::place(memory, arrays, value)?;
     // The object keeps the model and the workers for as long as it lives, and the session is dropped before them.
     let kept: &'static SessionObject = object.get();
-    let session = Session::new(kept.model.get().model()?, &limits, &kept.workers, arrays)?;
+    let mut session = Session::new(kept.model.get().model()?, &limits, &kept.workers, arrays)?;
+    session.set_cancel(Some(&kept.cancel));
     kept.call(|state| {
         state.session = Some(session);
         Ok(())
@@ -277,6 +302,26 @@ export! {
                 Ok(())
             })
         })
+    }
+
+    fn locutor_session_position(session: Handle<SessionObject>, position: Out<usize>) -> i32 {
+        guard_plain(|| {
+            let position = position.check()?;
+            session.get()?.with(|session| {
+                position.set(session.position());
+                Ok(())
+            })
+        })
+    }
+
+    fn locutor_session_cancel(session: Handle<SessionObject>) -> i32 {
+        match session.get() {
+            Ok(session) => {
+                session.cancel.cancel();
+                Status::OK.0
+            }
+            Err(status) => status.0,
+        }
     }
 
     fn locutor_session_room(session: Handle<SessionObject>, room: Out<usize>) -> i32 {

@@ -120,6 +120,14 @@ fn the_promises_hold() {
     }
 }
 
+#[test]
+fn the_engine_keeps_its_promises() {
+    let program = compile("ffi/tests/engine.c", "gnu99");
+    for name in MODELS {
+        run(Command::new(&program).arg(root().join(name)));
+    }
+}
+
 /// What `generate` prints for a prompt, by the Rust interface.
 fn expected(
     model: &Path,

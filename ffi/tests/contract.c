@@ -6,47 +6,17 @@
  * PACK is a file that holds MODEL from OFFSET on, with other bytes around it. The model has a tokenizer; its weights
  * may be anything. Exit status 1 if a promise is broken.
  */
-#include "locutor.h"
+#include "check.h"
 
 #include <fcntl.h>
 #include <fenv.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-static int failures;
-
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            printf("contract.c:%d: %s\n", __LINE__, #condition);                                                       \
-            failures++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
-#define STATUS(expected, call)                                                                                         \
-    do {                                                                                                               \
-        int32_t got = (call);                                                                                          \
-        if (got != (expected)) {                                                                                       \
-            printf("contract.c:%d: %s gave %d (%s), not %s\n", __LINE__, #call, (int)got, locutor_status_text(got),    \
-                   #expected);                                                                                         \
-            failures++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
-#define OK(call) STATUS(LOCUTOR_OK, call)
 
 static const char *path;
 static unsigned char *bytes;
 static size_t n_bytes;
-
-static void *aligned(size_t size) {
-    void *memory = NULL;
-    if (posix_memalign(&memory, LOCUTOR_ALIGN, size + LOCUTOR_ALIGN)) abort();
-    memset(memory, 0xA5, size + LOCUTOR_ALIGN);
-    return memory;
-}
 
 static locutor_model_params from_path(void) {
     locutor_model_params params;
@@ -89,6 +59,10 @@ static void answer(locutor_session *session, const locutor_budget *budget, char 
         if (event.kind == LOCUTOR_EVENT_DONE) break;
         if (event.kind == LOCUTOR_EVENT_PENDING) {
             pending++;
+            continue;
+        }
+        if (event.kind == LOCUTOR_EVENT_TOKEN) {
+            CHECK(event.text_len == 0 && event.token != LOCUTOR_NO_TOKEN);
             continue;
         }
         CHECK(event.kind == LOCUTOR_EVENT_PIECE && event.text_len > 0);
@@ -510,34 +484,39 @@ static uint64_t clock_now(void *user) {
 }
 
 struct call {
-    locutor_work_fn work;
-    void *context;
+    locutor_job_fn job;
+    void *arg;
+    uint32_t n, first, worker, workers;
 };
 
 /* Threads of engines often round or flush numbers in ways of their own. */
-static void *call_work(void *argument) {
+static void *call_jobs(void *argument) {
     struct call *call = argument;
+    uint32_t i;
     fesetround(FE_UPWARD);
-    call->work(call->context);
+    for (i = call->first; i < call->n; i += call->workers) call->job(call->arg, i, call->worker);
     CHECK(fegetround() == FE_UPWARD);
     return NULL;
 }
 
-/* Job systems: one that does nothing, one that calls one after the other, too often, and one with threads. */
-static void run_jobs(void *user, uint32_t workers, locutor_work_fn work, void *context) {
+/* Job systems: one that does nothing, one that calls backwards, too often and for workers there are none, and one with
+ * threads. */
+static void run_jobs(void *user, uint32_t workers, uint32_t n, locutor_job_fn job, void *arg) {
     struct host *host = user;
     uint32_t i;
-    CHECK(workers >= 2 && workers <= 3);
+    CHECK(workers >= 2 && workers <= 3 && n >= 2);
     host->calls++;
     if (host->style == 1)
-        for (i = 0; i < workers + 2; i++) work(context);
+        for (i = n + 2; i-- > 0;) job(arg, i, i % (workers + 1));
     if (host->style == 2) {
-        struct call call;
+        struct call calls[8];
         pthread_t threads[8];
-        call.work = work;
-        call.context = context;
-        for (i = 0; i < workers; i++)
-            if (pthread_create(&threads[i], NULL, call_work, &call)) abort();
+        for (i = 0; i < workers; i++) {
+            struct call call;
+            call.job = job, call.arg = arg, call.n = n, call.first = i, call.worker = i, call.workers = workers;
+            calls[i] = call;
+            if (pthread_create(&threads[i], NULL, call_jobs, &calls[i])) abort();
+        }
         for (i = 0; i < workers; i++) pthread_join(threads[i], NULL);
     }
 }
@@ -561,7 +540,7 @@ static void sameness(const locutor_model *model, const char *expected) {
         if (i == 1) params.threads = 4;
         if (i == 2) params.isa = "scalar";
         if (i == 3) {
-            budget.jobs = 3;
+            budget.units = 3;
             used = &budget;
         }
         if (i == 4) {
@@ -571,8 +550,8 @@ static void sameness(const locutor_model *model, const char *expected) {
         }
         if (i >= 5 && i <= 7) {
             params.threads = 3;
-            params.run = run_jobs;
-            params.run_user = &host;
+            params.parallel_for = run_jobs;
+            params.parallel_for_user = &host;
             host.style = i - 5;
         }
         if (i >= 7) {
@@ -618,7 +597,7 @@ static void sameness(const locutor_model *model, const char *expected) {
         answer(session, used, text, sizeof text);
         CHECK(!strcmp(text, expected));
         if (strcmp(text, expected)) printf("way %d: `%s` instead of `%s`\n", i, text, expected);
-        CHECK(!params.run || host.calls > 0);
+        CHECK(!params.parallel_for || host.calls > 0);
         if (i == 2) {
             const char *name;
             size_t len;
@@ -697,8 +676,8 @@ static void rounding(const locutor_model *model) {
     CHECK(n == m && !memcmp(expected, logits, n * sizeof *logits));
     free(logits);
     params.threads = 3;
-    params.run = run_jobs;
-    params.run_user = &host;
+    params.parallel_for = run_jobs;
+    params.parallel_for_user = &host;
     logits = logits_of(model, &params, &m);
     CHECK(n == m && !memcmp(expected, logits, n * sizeof *logits));
     free(logits);
@@ -766,7 +745,7 @@ static void numbers(const locutor_model *model) {
             OK(locutor_session_feed_text(session, "One day", 7, 0, NULL));
             do {
                 OK(locutor_session_step(session, NULL, &event));
-            } while (event.kind == LOCUTOR_EVENT_PIECE);
+            } while (event.kind == LOCUTOR_EVENT_PIECE || event.kind == LOCUTOR_EVENT_TOKEN);
             CHECK(event.kind == LOCUTOR_EVENT_DONE && event.finish == LOCUTOR_FINISH_STOP);
         }
     }

@@ -4,7 +4,7 @@
 extern crate std;
 
 use super::{Kernels, available, by_name, scalar};
-use crate::exec::Serial;
+use crate::exec::{CancelFlag, Crew, Serial};
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::{Tiles, for_each_job};
 use crate::tensor::dequant::dequantize_row;
@@ -212,7 +212,9 @@ fn run(table: &Kernels, w: &Matrix<'_>, x: &Activations<'_>, shape: Shape) -> Ve
     let mut scratch = vec![f32::NAN; scratch_len];
     let tiles = Tiles::new(&mut out, shape.rows + 3, shape.rows, shape.tile_width, shape.tile_lines);
     let jobs = tiles.jobs();
-    for_each_job(&Serial, 0..jobs, (tiles,), &mut scratch, scratch_len, |_, (mut tile,), scratch| {
+    let skipped = CancelFlag::new();
+    let crew = Crew::new(&Serial, &skipped);
+    for_each_job(crew, 0..jobs, (tiles,), &mut scratch, scratch_len, |_, (mut tile,), scratch| {
         (table.linear[w.dtype().index()])(w, x, &mut tile, scratch);
     });
     out

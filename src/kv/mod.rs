@@ -3,6 +3,7 @@
 //! Layout: `[layer][page][kv head]{ K, V }` in bytes, K and V of 16 positions each. A lane of K is a position, so that
 //! the products of a query with 16 keys need no horizontal sum (see [`KvBlocks`]).
 
+mod image;
 pub mod pages;
 
 use crate::kernels::KvBlocks;
@@ -103,6 +104,22 @@ impl<'m> KvCache<'m> {
         let data = self.bytes.get(layer * len..).and_then(|rest| rest.get(..len)).unwrap_or_default();
         let data = data.get(skip..).unwrap_or_default();
         KvBlocks { data, pages, stride: self.shape.page(), types, dim_k, dim_v }
+    }
+
+    /// The bytes of one head in a page of a layer.
+    fn head_of_page(&self, layer: usize, page: u32, head: usize) -> &[u8] {
+        let from = self.at(layer, page, head);
+        self.bytes.get(from..).and_then(|rest| rest.get(..self.shape.head())).unwrap_or_default()
+    }
+
+    /// The bytes of one head in a page of a layer, to be written.
+    fn head_of_page_mut(&mut self, layer: usize, page: u32, head: usize) -> &mut [u8] {
+        let (from, len) = (self.at(layer, page, head), self.shape.head());
+        self.bytes.get_mut(from..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
+    }
+
+    fn at(&self, layer: usize, page: u32, head: usize) -> usize {
+        layer * self.shape.layer() + page as usize * self.shape.page() + head * self.shape.head()
     }
 
     /// Copies page `from` to page `to`, in all layers.

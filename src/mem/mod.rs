@@ -2,9 +2,11 @@
 
 pub mod aligned;
 pub mod arena;
+mod digest;
 pub mod split;
 
 pub use arena::{Arena, MemError, ObjectSlot, Plan, Slot};
+pub use digest::Digest;
 
 /// Alignment in bytes of every block that a caller hands over and of every array inside it: one cache line.
 pub const ALIGN: usize = 64;

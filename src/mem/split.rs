@@ -2,11 +2,11 @@
 //!
 //! A phase of a step is a number of jobs, and each job writes its own part of one or more arrays. [`for_each_job`] is
 //! the only way to run them: it owns the arrays' exclusive borrow, takes every job index from a counter exactly once,
-//! and hands each job the parts of that index. Which thread runs which job is up to [`Exec`]; two jobs never share a
-//! part, whatever an `Exec` does, so no caller needs `unsafe`.
+//! and hands each job the parts of that index. Which thread runs which job is up to an [`Exec`](crate::exec::Exec); two
+//! jobs never share a part, whatever an `Exec` does, so no caller needs `unsafe`.
 #![allow(unsafe_code)]
 
-use crate::exec::Exec;
+use crate::exec::Crew;
 use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -68,6 +68,8 @@ pub struct Tiles<'a, T> {
     data: *mut T,
     lines: usize,
     width: usize,
+    /// Where the part that is cut begins: its first element of a line, and its first line.
+    from: (usize, usize),
     stride: usize,
     tile_width: usize,
     tile_lines: usize,
@@ -91,12 +93,21 @@ impl<'a, T> Tiles<'a, T> {
         let stride = stride.max(1);
         let (lines, width) = (array.len() / stride, width.min(stride));
         let (tile_width, tile_lines) = (tile_width.max(1), tile_lines.max(1));
-        Self { data: array.as_mut_ptr(), lines, width, stride, tile_width, tile_lines, array: PhantomData }
+        let data = array.as_mut_ptr();
+        Self { data, lines, width, from: (0, 0), stride, tile_width, tile_lines, array: PhantomData }
+    }
+
+    /// Cuts only the given elements of the given lines, as far as they are inside.
+    pub fn within(self, elements: Range<usize>, lines: Range<usize>) -> Self {
+        let from = (elements.start.min(self.width), lines.start.min(self.lines));
+        let (width, lines) = (elements.end.clamp(from.0, self.width), lines.end.clamp(from.1, self.lines));
+        Self { from, width, lines, ..self }
     }
 
     /// Number of jobs that cover the matrix.
     pub fn jobs(&self) -> usize {
-        self.width.div_ceil(self.tile_width) * self.lines.div_ceil(self.tile_lines)
+        (self.width - self.from.0).div_ceil(self.tile_width)
+            * (self.lines - self.from.1).div_ceil(self.tile_lines)
     }
 }
 
@@ -105,9 +116,11 @@ impl<'a, T: Send> Parts for Tiles<'a, T> {
     type Part = TileMut<'a, T>;
 
     unsafe fn part(&self, job: usize) -> TileMut<'a, T> {
-        let tiles_wide = self.width.div_ceil(self.tile_width).max(1);
-        let first = (job % tiles_wide).saturating_mul(self.tile_width).min(self.width);
-        let first_line = (job / tiles_wide).saturating_mul(self.tile_lines).min(self.lines);
+        let (left, top) = self.from;
+        let tiles_wide = (self.width - left).div_ceil(self.tile_width).max(1);
+        let at = |from: usize, index: usize, len: usize| from.saturating_add(index.saturating_mul(len));
+        let first = at(left, job % tiles_wide, self.tile_width).min(self.width);
+        let first_line = at(top, job / tiles_wide, self.tile_lines).min(self.lines);
         let width = self.tile_width.min(self.width - first);
         let lines = self.tile_lines.min(self.lines - first_line);
         // SAFETY: the offset is that of an element inside, or, for an empty tile, at most one behind the array.
@@ -215,12 +228,45 @@ parts_of_tuple!(A, B);
 parts_of_tuple!(A, B, C);
 parts_of_tuple!(A, B, C, D);
 
-/// Runs `work(job, part, scratch)` once for every job of `jobs`, on the threads of `exec`.
+/// Most threads of a run.
+pub const MAX_WORKERS: usize = 1024;
+
+/// Pieces of work that each thread of a run may expect to take: enough that a slow thread holds nobody up for long, few
+/// enough that taking them costs nothing.
+const SHARES: usize = 8;
+
+/// Which workers are in a call right now.
+struct Taken([AtomicUsize; MAX_WORKERS.div_ceil(usize::BITS as usize)]);
+
+impl Taken {
+    fn new() -> Self {
+        Self([const { AtomicUsize::new(0) }; MAX_WORKERS.div_ceil(usize::BITS as usize)])
+    }
+
+    fn word(&self, worker: usize) -> Option<(&AtomicUsize, usize)> {
+        let bit = 1 << (worker % usize::BITS as usize);
+        self.0.get(worker / usize::BITS as usize).map(|word| (word, bit))
+    }
+
+    /// Whether the worker was free; it is then taken. Acquire: sees what the last call of this worker wrote.
+    fn take(&self, worker: usize) -> bool {
+        self.word(worker).is_some_and(|(word, bit)| word.fetch_or(bit, Ordering::Acquire) & bit == 0)
+    }
+
+    fn free(&self, worker: usize) {
+        if let Some((word, bit)) = self.word(worker) {
+            word.fetch_and(!bit, Ordering::Release);
+        }
+    }
+}
+
+/// Runs `work(job, part, scratch)` once for every job of `jobs`, on the threads of `crew`.
 ///
 /// `scratch` is cut into pieces of `scratch_len` elements, one a thread: as many threads take part as there are
-/// pieces, jobs and workers of `exec`. Returns when all jobs are done. Neither allocates nor blocks by itself.
+/// pieces, jobs and workers. Neighbouring jobs go to the same thread. Returns when all jobs are done, or, when the run
+/// was called off, with what is left undone. Neither allocates nor blocks by itself.
 pub fn for_each_job<P: Parts, F>(
-    exec: &dyn Exec,
+    crew: Crew<'_>,
     jobs: Range<usize>,
     parts: P,
     scratch: &mut [f32],
@@ -230,44 +276,53 @@ pub fn for_each_job<P: Parts, F>(
     F: Fn(usize, P::Part, &mut [f32]) + Sync,
 {
     let pieces = scratch.len().checked_div(scratch_len).unwrap_or(usize::MAX);
-    let threads = exec.workers().min(jobs.len()).min(pieces);
+    let threads = crew.workers.min(crew.exec.workers()).min(jobs.len()).min(pieces).min(MAX_WORKERS);
     if threads <= 1 {
         let scratch = scratch.get_mut(..scratch_len).unwrap_or_default();
         for job in jobs {
+            if crew.stops() {
+                return;
+            }
             // SAFETY: the loop takes each index once, and each part ends with its call.
             work(job, unsafe { parts.part(job) }, scratch);
         }
         return;
     }
     let pieces = Chunks::new(scratch, scratch_len);
-    let (next_job, next_piece) = (AtomicUsize::new(jobs.start), AtomicUsize::new(0));
-    let worker = || {
-        let piece = next_piece.fetch_add(1, Ordering::Relaxed);
-        if piece >= threads {
+    let (shares, next, taken) = (jobs.len().min(SHARES * threads), AtomicUsize::new(0), Taken::new());
+    // The call's own number does not count: whichever it is, the next share is done, so each is done once.
+    let share = |_: usize, worker: usize| {
+        if worker >= threads || !taken.take(worker) {
             return;
         }
-        // SAFETY: the counter gives each piece to one call.
-        let scratch = unsafe { pieces.part(piece) };
-        loop {
-            let job = next_job.fetch_add(1, Ordering::Relaxed);
-            if job >= jobs.end {
-                return;
+        let share = next.fetch_add(1, Ordering::Relaxed);
+        if share < shares {
+            // SAFETY: nobody else has this worker's piece until it is free again.
+            let scratch = unsafe { pieces.part(worker) };
+            let at =
+                |share: usize| jobs.start + share * (jobs.len() / shares) + share.min(jobs.len() % shares);
+            for job in at(share)..at(share + 1) {
+                if crew.stops() {
+                    break;
+                }
+                // SAFETY: the counter gives each share, and so each job, to one call.
+                work(job, unsafe { parts.part(job) }, scratch);
             }
-            // SAFETY: the counter gives each job to one call.
-            work(job, unsafe { parts.part(job) }, scratch);
         }
+        taken.free(worker);
     };
-    exec.run(threads, &worker);
-    // An `Exec` may have run nothing, or less than all: what is left is done here. All its calls have returned, so
-    // the first piece of scratch memory is free again.
-    next_piece.store(0, Ordering::Relaxed);
-    worker();
+    crew.exec.parallel_for(threads, shares, &share);
+    // An `Exec` may have called nothing, or less than all: what is left is done here.
+    while next.load(Ordering::Relaxed) < shares {
+        taken.free(0);
+        share(0, 0);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::Serial;
+    use crate::exec::{CancelFlag, Exec, Serial};
 
     /// An `Exec` that promises threads and then runs nothing.
     struct Lazy;
@@ -275,34 +330,78 @@ mod tests {
         fn workers(&self) -> usize {
             4
         }
-        fn run(&self, _: usize, _: &(dyn Fn() + Sync)) {}
+        fn parallel_for(&self, _: usize, _: usize, _: &(dyn Fn(usize, usize) + Sync)) {}
     }
 
-    /// Calls the work more often than asked, one call after the other.
+    /// Calls everything more often than asked, in an odd order, with workers that do not exist.
     struct Eager;
     impl Exec for Eager {
         fn workers(&self) -> usize {
             3
         }
-        fn run(&self, workers: usize, work: &(dyn Fn() + Sync)) {
-            for _ in 0..workers + 5 {
-                work();
+        fn parallel_for(&self, workers: usize, n: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+            for job in (0..n + 5).rev() {
+                work(job, job % (workers + 2));
+                work(job, usize::MAX);
             }
+        }
+    }
+
+    /// Calls as the worker that is in a call already.
+    struct Nested;
+    impl Exec for Nested {
+        fn workers(&self) -> usize {
+            2
+        }
+        fn parallel_for(&self, _: usize, n: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+            (0..n).for_each(|job| work(job, 1));
         }
     }
 
     #[test]
     fn every_job_runs_once_whatever_the_exec_does() {
-        for exec in [&Serial as &dyn Exec, &Lazy, &Eager] {
-            let mut array = [0u32; 23];
-            let mut scratch = [0.0; 12];
+        for exec in [&Serial as &dyn Exec, &Lazy, &Eager, &Nested] {
+            let mut array = [0u32; 123];
+            let mut scratch = [0.0; 16];
             let parts = (Chunks::new(&mut array, 5),);
-            for_each_job(exec, 0..5, parts, &mut scratch, 4, |job, (part,), scratch| {
-                assert_eq!(scratch.len(), 4);
-                part.iter_mut().for_each(|v| *v += job as u32 + 1);
-            });
-            let expected: [u32; 23] = core::array::from_fn(|i| i as u32 / 5 + 1);
-            assert_eq!(array, expected);
+            let skipped = CancelFlag::new();
+            for_each_job(
+                Crew::new(exec, &skipped),
+                0..25,
+                parts,
+                &mut scratch,
+                4,
+                |job, (part,), scratch| {
+                    assert_eq!(scratch.len(), 4);
+                    part.iter_mut().for_each(|v| *v += job as u32 + 1);
+                },
+            );
+            let expected: [u32; 123] = core::array::from_fn(|i| i as u32 / 5 + 1);
+            assert_eq!((array, skipped.is_cancelled()), (expected, false));
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_called_off_says_so() {
+        for exec in [&Serial as &dyn Exec, &Lazy, &Eager] {
+            for after in [0, 7] {
+                let mut array = [0u32; 20];
+                let (cancel, skipped) = (CancelFlag::new(), CancelFlag::new());
+                let crew = Crew { cancel: Some(&cancel), ..Crew::new(exec, &skipped) };
+                let done = AtomicUsize::new(0);
+                if after == 0 {
+                    cancel.cancel();
+                }
+                let parts = (Chunks::new(&mut array, 1),);
+                for_each_job(crew, 0..20, parts, &mut [0.0; 4], 1, |_, (part,), _| {
+                    part[0] += 1;
+                    if done.fetch_add(1, Ordering::Relaxed) + 1 == after {
+                        cancel.cancel();
+                    }
+                });
+                assert!(skipped.is_cancelled());
+                assert_eq!((done.into_inner(), array.iter().sum::<u32>() as usize), (after, after));
+            }
         }
     }
 
@@ -312,7 +411,9 @@ mod tests {
         let tiles = Tiles::new(&mut matrix, 10, 9, 4, 3);
         let jobs = tiles.jobs();
         assert_eq!(jobs, 9);
-        for_each_job(&Serial, 0..jobs + 2, (tiles,), &mut [], 0, |job, (mut tile,), _| {
+        let skipped = CancelFlag::new();
+        let crew = Crew::new(&Serial, &skipped);
+        for_each_job(crew, 0..jobs + 2, (tiles,), &mut [], 0, |job, (mut tile,), _| {
             for line in 0..tile.lines() {
                 assert!(tile.first() + tile.width() <= 9 && tile.first_line() + line < 7);
                 tile.line(line).iter_mut().for_each(|v| *v += 1 + job as u32);
@@ -323,5 +424,27 @@ mod tests {
             let expected = if column == 9 { 0 } else { 1 + line / 3 * 3 + column / 4 };
             assert_eq!(*v as usize, expected);
         }
+    }
+
+    #[test]
+    fn a_rectangle_can_be_cut_alone() {
+        let mut matrix = [0u32; 7 * 10];
+        let tiles = Tiles::new(&mut matrix, 10, 9, 4, 3).within(3..20, 2..6);
+        let (jobs, skipped) = (tiles.jobs(), CancelFlag::new());
+        assert_eq!(jobs, 4);
+        let crew = Crew::new(&Serial, &skipped);
+        for_each_job(crew, 0..jobs, (tiles,), &mut [], 0, |job, (mut tile,), _| {
+            for line in 0..tile.lines() {
+                tile.line(line).iter_mut().for_each(|v| *v += 1 + job as u32);
+            }
+        });
+        for (i, v) in matrix.iter().enumerate() {
+            let (line, column) = (i / 10, i % 10);
+            let inside = (3..9).contains(&column) && (2..6).contains(&line);
+            let expected = if inside { 1 + (line - 2) / 3 * 2 + (column - 3) / 4 } else { 0 };
+            assert_eq!(*v as usize, expected);
+        }
+        let mut empty = [0u32; 4];
+        assert_eq!(Tiles::new(&mut empty, 2, 2, 1, 1).within(5..9, 1..2).jobs(), 0);
     }
 }

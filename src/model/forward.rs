@@ -1,19 +1,20 @@
 //! The one forward pass: a flat list of phases, each a number of independent jobs.
 //!
-//! [`Forward::phase`] names phase `i` of the list, [`Forward::jobs`] counts its jobs, and [`Pass::run`] runs some of
-//! them. A session keeps a cursor into the list, so a pass can stop between any two jobs and go on later. Nothing of a
-//! pass is visible before its last phase: keys and values beyond the session's length are never read.
+//! [`Forward::phase`] names phase `i` of the list, [`Pass::units`] counts its units of work, and [`Pass::run`] runs
+//! some of them. A session keeps a cursor into the list, so a pass can stop between any two units and go on later; many
+//! units at once run as fewer, larger jobs. Nothing of a pass is visible before its last phase: keys and values beyond
+//! the session's length are never read.
 //!
 //! Shapes: B columns (tokens of this pass), E `embd`, H heads of `dim_k`, F `ff`, V `vocab`.
 
 use super::names::Role;
-use super::plan::RunMemory;
+use super::plan::{self, RunMemory};
 use super::spec::{Mlp, ModelSpec, NormKind, NormPlace, Position, QkNorm, QkvLayout, RopeScaling};
 use super::weights::Weights;
-use crate::kernels::KV_BLOCK;
-use crate::kv::pages::{MISSING, Pages};
-use crate::ops::attention::{self, Heads, Scores};
-use crate::ops::linear::{self, Into, Layer};
+use crate::kernels::{ATTENTION_CHUNK, KV_BLOCK};
+use crate::kv::pages::{Pages, Table};
+use crate::ops::attention::{self, Attending, Heads, RoundJobs, Rounds, Scores, Sight};
+use crate::ops::linear::{self, Grid, Into, Layer, Rect};
 use crate::ops::norm::{self, Inputs, Norm};
 use crate::ops::{Tools, embed, rope};
 use crate::tensor::Precision;
@@ -32,9 +33,9 @@ pub enum Phase {
     Qkv(usize),
     /// K and V of the columns go to the cache. A job a KV head.
     Store(usize),
-    /// values = attention(q, cache). A job a column and KV head.
+    /// Partial results of attention. A job a part of what a column sees, and a KV head; see [`attention`].
     Attend(usize),
-    /// values rounded. A job a column.
+    /// values = what the partial results come to, rounded. A job a column.
     AttnRound(usize),
     /// x += Wo values, or branch = Wo values where a norm follows. A job a tile of rows.
     AttnOut(usize),
@@ -74,10 +75,16 @@ pub struct Batch<'t> {
     pub positions: &'t [u32],
     /// Their sequences, by their place in `pages`.
     pub sequences: &'t [u32],
+    /// First position that each column sees behind what is kept; 0, or nothing, for all.
+    pub firsts: &'t [u32],
+    /// Where each column's query stands for what is kept, if others are hidden in between.
+    pub turned: &'t [u32],
+    /// Positions that are kept: seen by all columns.
+    pub sinks: usize,
     /// Columns whose logits are wanted: from this one on to the last.
     pub wanted_from: usize,
-    /// Tables of pages.
-    pub pages: &'t Pages<'t>,
+    /// Tables of pages, of all layers and of those that see a window.
+    pub pages: [&'t Pages<'t>; 2],
 }
 
 impl<'t> Batch<'t> {
@@ -86,15 +93,29 @@ impl<'t> Batch<'t> {
         self.ids.len().saturating_sub(self.wanted_from)
     }
 
-    /// The table of pages of a column's sequence.
-    fn table(&self, column: usize) -> &'t [u32] {
-        self.pages.table(self.sequences.get(column).map_or(usize::MAX, |sequence| *sequence as usize))
+    /// The pages of a column's sequence, of one kind.
+    fn table(&self, kind: usize, column: usize) -> Table<'t> {
+        let sequence = self.sequences.get(column).map_or(usize::MAX, |sequence| *sequence as usize);
+        let [all, windowed] = self.pages;
+        if kind == 0 { all.table(sequence) } else { windowed.table(sequence) }
     }
 
-    /// The page of a column's position.
-    fn page(&self, column: usize) -> u32 {
+    /// What a column sees, by the pages of one kind, through a layer's window if it has one. What is kept is not seen
+    /// through a window once other positions in between are hidden.
+    fn sight(&self, kind: usize, window: Option<usize>, column: usize) -> Sight<'t> {
+        let table = self.table(kind, column);
+        let (pages, first_block) = table.recent();
+        let end = self.positions.get(column).map_or(0, |position| *position as usize + 1);
+        let hidden = self.firsts.get(column).map_or(0, |first| *first as usize);
+        let first = window.map_or(hidden, |window| hidden.max(end.saturating_sub(window)));
+        let sinks = if hidden > 0 && window.is_none() { self.sinks } else { 0 };
+        Sight { seen: first..end, pages, first_block, sinks, kept: table.kept() }
+    }
+
+    /// The page of a column's position, of one kind.
+    fn page(&self, kind: usize, column: usize) -> u32 {
         let block = self.positions.get(column).map_or(usize::MAX, |position| *position as usize / KV_BLOCK);
-        self.table(column).get(block).copied().unwrap_or(MISSING)
+        self.table(kind, column).page(block)
     }
 }
 
@@ -126,27 +147,6 @@ impl<'w> Forward<'w> {
             _ if index - 2 == layers => Some(Phase::OutNorm),
             _ if index - 2 == layers + 1 => Some(Phase::Head),
             _ => None,
-        }
-    }
-
-    /// Number of jobs of a phase.
-    pub fn jobs(&self, phase: Phase, batch: &Batch<'_>) -> usize {
-        let (spec, columns) = (self.spec, batch.ids.len());
-        match phase {
-            Phase::Embed | Phase::AttnNorm(_) | Phase::FfnNorm(_) => columns,
-            Phase::Angles if matches!(spec.position, Position::Rope { .. }) => columns,
-            Phase::Angles => 0,
-            Phase::Qkv(_) => linear::jobs(spec.qkv_rows().iter().sum()),
-            Phase::Store(_) => spec.kv_heads,
-            Phase::Attend(_) => columns * spec.kv_heads,
-            Phase::AttnRound(layer) if self.float(&[Role::AttnOut], layer) => 0,
-            Phase::FfnRound(layer) if self.float(&[Role::Down], layer) => 0,
-            Phase::AttnRound(_) | Phase::FfnRound(_) => columns,
-            Phase::AttnOut(_) | Phase::FfnOut(_) => linear::jobs(spec.embd),
-            Phase::FfnIn(_) => linear::jobs(spec.ff),
-            Phase::OutNorm => batch.wanted(),
-            Phase::Head if batch.wanted() == 0 => 0,
-            Phase::Head => linear::jobs(spec.vocab),
         }
     }
 
@@ -185,36 +185,33 @@ impl<'w> Forward<'w> {
         if self.spec.tied { Role::TokenEmbd } else { Role::Output }
     }
 
-    /// The heads of a layer, whose columns have these positions; `angles` of the full and the windowed rotation.
-    fn heads<'x>(&self, layer: usize, positions: &'x [u32], angles: [&'x [f32]; 2]) -> Heads<'x>
+    /// The heads of a layer, whose columns have these positions; `angles` of the full and the windowed rotation, and of
+    /// queries turned to meet what is kept.
+    fn heads<'x>(&self, layer: usize, positions: &'x [u32], angles: [&'x [f32]; 3]) -> Heads<'x>
     where
         'w: 'x,
     {
-        let spec = self.spec;
-        let weights = self.weights;
-        let norm = |role| Norm {
-            centred: false,
-            weight: weights.vector(role, layer),
-            bias: &[],
-            eps: spec.norm_eps,
+        let (spec, weights) = (self.spec, self.weights);
+        let norm = |role| {
+            let weight = weights.vector(role, layer);
+            Norm { centred: false, weight, bias: &[], eps: spec.norm_eps }
         };
         let normed = spec.qk_norm == QkNorm::PerHead;
+        let [full_angles, windowed_angles, turned] = angles;
         let rope = match (spec.layer(layer).rope, spec.position) {
             (Some(rope), Position::Rope { full, .. }) => {
-                let table = if rope == full { angles[0] } else { angles[1] };
+                let table = if rope == full { full_angles } else { windowed_angles };
                 Some((rope.pairs, table, rope.dims / 2))
             }
             _ => None,
         };
-        Heads {
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            dim_k: spec.dim_k,
-            dim_v: spec.dim_v,
-            qk_norm: normed.then(|| (norm(Role::QNorm), norm(Role::KNorm))),
-            rope,
-            positions,
-        }
+        let qk_norm = normed.then(|| (norm(Role::QNorm), norm(Role::KNorm)));
+        Heads { qk_norm, rope, turned, positions, ..plan::heads(spec) }
+    }
+
+    /// Floats of the partial results of one column and part.
+    fn slot(&self) -> usize {
+        plan::heads(self.spec).slot()
     }
 }
 
@@ -231,24 +228,94 @@ pub struct Pass<'p, 'm> {
 }
 
 impl Pass<'_, '_> {
-    /// Runs `jobs` of `phase`. Phases run in the order of the list, each with all its jobs before the next one.
-    pub fn run(&mut self, phase: Phase, jobs: Range<usize>) {
+    /// Runs `units` of `phase`. Phases run in the order of the list, each with all its units before the next one.
+    pub fn run(&mut self, phase: Phase, units: Range<usize>) {
         match phase {
-            Phase::Embed => self.embed(jobs),
-            Phase::Angles => self.angles(jobs),
-            Phase::AttnNorm(layer) => self.attn_norm(layer, jobs),
-            Phase::Qkv(layer) => self.qkv(layer, jobs),
-            Phase::Store(layer) => self.store(layer, jobs),
-            Phase::Attend(layer) => self.attend(layer, jobs),
-            Phase::AttnRound(_) => self.attn_round(jobs),
-            Phase::AttnOut(layer) => self.attn_out(layer, jobs),
-            Phase::FfnNorm(layer) => self.ffn_norm(layer, jobs),
-            Phase::FfnIn(layer) => self.ffn_in(layer, jobs),
-            Phase::FfnRound(_) => self.ffn_round(jobs),
-            Phase::FfnOut(layer) => self.ffn_out(layer, jobs),
-            Phase::OutNorm => self.out_norm(jobs),
-            Phase::Head => self.head(jobs),
+            Phase::Embed => self.embed(units),
+            Phase::Angles => self.angles(units),
+            Phase::AttnNorm(layer) => self.attn_norm(layer, units),
+            Phase::Store(layer) => self.store(layer, units),
+            Phase::Attend(layer) => self.attention(layer, false, units),
+            Phase::AttnRound(layer) => self.attention(layer, true, units),
+            Phase::FfnNorm(layer) => self.ffn_norm(layer, units),
+            Phase::FfnRound(_) => self.ffn_round(units),
+            Phase::OutNorm => self.out_norm(units),
+            Phase::Qkv(_) | Phase::AttnOut(_) | Phase::FfnIn(_) | Phase::FfnOut(_) | Phase::Head => {
+                for rect in self.grid(phase).rects(units) {
+                    if rect.jobs() > 0 {
+                        self.linear(phase, &rect);
+                    }
+                }
+            }
         }
+    }
+
+    /// A rectangle of a linear layer's output.
+    fn linear(&mut self, phase: Phase, rect: &Rect) {
+        match phase {
+            Phase::Qkv(layer) => self.qkv(layer, rect),
+            Phase::AttnOut(layer) => self.attn_out(layer, rect),
+            Phase::FfnIn(layer) => self.ffn_in(layer, rect),
+            Phase::FfnOut(layer) => self.ffn_out(layer, rect),
+            _ => self.head(rect),
+        }
+    }
+
+    /// Number of units of work of a phase.
+    pub fn units(&self, phase: Phase) -> usize {
+        let (spec, columns) = (self.forward.spec, self.columns());
+        match phase {
+            Phase::Embed | Phase::AttnNorm(_) | Phase::FfnNorm(_) | Phase::AttnRound(_) => columns,
+            Phase::Angles if matches!(spec.position, Position::Rope { .. }) => columns,
+            Phase::Angles => 0,
+            Phase::Store(_) => columns.div_ceil(KV_BLOCK),
+            Phase::Attend(layer) => self.rounds(layer).units(),
+            Phase::FfnRound(layer) if self.forward.float(&[Role::Down], layer) => 0,
+            Phase::FfnRound(_) => columns,
+            Phase::OutNorm => self.batch.wanted(),
+            Phase::Qkv(_) | Phase::AttnOut(_) | Phase::FfnIn(_) | Phase::FfnOut(_) | Phase::Head => {
+                self.grid(phase).units()
+            }
+        }
+    }
+
+    /// Multiplications of a unit, roughly: how units of different phases compare.
+    pub fn work(&self, phase: Phase) -> usize {
+        let spec = self.forward.spec;
+        match phase {
+            Phase::Embed | Phase::Angles => spec.embd,
+            Phase::AttnNorm(_) | Phase::FfnNorm(_) | Phase::OutNorm => 8 * spec.embd,
+            Phase::AttnRound(_) => 8 * spec.attention_width(),
+            Phase::FfnRound(_) => 4 * spec.ff,
+            Phase::Store(_) => 4 * KV_BLOCK * spec.kv_heads * (spec.dim_k + spec.dim_v),
+            Phase::Attend(_) => ATTENTION_CHUNK * spec.group() * (spec.dim_k + spec.dim_v),
+            Phase::Qkv(_) | Phase::AttnOut(_) | Phase::FfnIn(_) | Phase::FfnOut(_) | Phase::Head => {
+                self.grid(phase).work()
+            }
+        }
+    }
+
+    /// The units of a linear layer.
+    fn grid(&self, phase: Phase) -> Grid {
+        let (spec, columns) = (self.forward.spec, self.columns());
+        match phase {
+            Phase::Qkv(_) => Grid::new(spec.qkv_rows().iter().sum(), spec.embd, columns),
+            Phase::AttnOut(_) => Grid::new(spec.embd, spec.attention_width(), columns),
+            Phase::FfnIn(_) if spec.mlp == Mlp::Plain => Grid::new(spec.ff, spec.embd, columns),
+            Phase::FfnIn(_) => Grid::new(spec.ff, 2 * spec.embd, columns),
+            Phase::FfnOut(_) => Grid::new(spec.embd, spec.ff, columns),
+            Phase::Head => Grid::new(spec.vocab, spec.embd, self.batch.wanted()),
+            _ => Grid::new(0, 0, 0),
+        }
+    }
+
+    /// How the parts of what the columns see share the slots.
+    fn rounds(&self, layer: usize) -> Rounds {
+        let (spec, limits) = (self.forward.spec, &self.memory.limits);
+        let (kind, window) = (limits.cache(spec, layer).0, spec.layer(layer).window);
+        let parts = (0..self.columns()).map(|column| self.batch.sight(kind, window, column).parts()).max();
+        let slots = self.memory.hidden.len() / self.forward.slot().max(1);
+        Rounds::new(self.columns(), spec.kv_heads, parts.unwrap_or(0), slots)
     }
 
     fn columns(&self) -> usize {
@@ -268,15 +335,17 @@ impl Pass<'_, '_> {
 
     /// angles = cos, sin of position * frequency   [B][dims]
     fn angles(&mut self, jobs: Range<usize>) {
-        let RunMemory { frequencies, angles, scratch, .. } = &mut *self.memory;
-        for (frequencies, angles) in frequencies.iter().zip(angles) {
-            if !frequencies.is_empty() {
-                rope::angles(
-                    self.tools.runner(scratch, jobs.clone()),
-                    self.batch.positions,
-                    frequencies,
-                    angles,
-                );
+        let RunMemory { frequencies: [full, windowed], angles, scratch, .. } = &mut *self.memory;
+        let [full_angles, windowed_angles, turned_angles] = angles;
+        let Batch { positions, turned, .. } = self.batch;
+        for (positions, frequencies, angles) in [
+            (positions, &*full, full_angles),
+            (positions, &*windowed, windowed_angles),
+            (turned, &*full, turned_angles),
+        ] {
+            if !frequencies.is_empty() && !angles.is_empty() {
+                let run = self.tools.runner(scratch, jobs.clone());
+                rope::angles(run, positions, frequencies, angles);
             }
         }
     }
@@ -336,7 +405,7 @@ impl Pass<'_, '_> {
     }
 
     /// qkv = Wqkv values + b   [B][(H + 2 KV) dim]
-    fn qkv(&mut self, layer: usize, jobs: Range<usize>) {
+    fn qkv(&mut self, layer: usize, rect: &Rect) {
         let forward = self.forward;
         let precision = self.memory.limits.precisions.qkv;
         let [q, k, v] = forward.spec.qkv_rows();
@@ -355,55 +424,59 @@ impl Pass<'_, '_> {
         };
         let len = self.columns() * stride;
         let RunMemory { values, q8, q16, qkv, scratch, .. } = &mut *self.memory;
-        let run = self.tools.runner(scratch, jobs);
-        linear::stacked(run, layers, &Inputs { values, q8, q16 }, stride, first(qkv, len));
+        let run = self.tools.runner(scratch, 0..rect.jobs());
+        linear::stacked(run, rect, layers, &Inputs { values, q8, q16 }, stride, first(qkv, len));
     }
 
     /// cache[p] = rotate(norm(k)), v   [KV][16 positions a page]
-    fn store(&mut self, layer: usize, jobs: Range<usize>) {
+    fn store(&mut self, layer: usize, units: Range<usize>) {
         let batch = self.batch;
+        let (kind, place) = self.memory.limits.cache(self.forward.spec, layer);
+        let columns = units.start * KV_BLOCK..(units.end * KV_BLOCK).min(self.columns());
         let RunMemory { qkv, kv, angles, scratch, .. } = &mut *self.memory;
-        let run = self.tools.runner(scratch, jobs);
-        let heads = self.forward.heads(layer, batch.positions, [&*angles[0], &*angles[1]]);
-        let page = |column| batch.page(column);
-        attention::store(run, &heads, qkv, page, kv.shape().types, kv.layer_mut(layer));
+        let Some(kv) = kv.get_mut(kind) else { return };
+        let run = self.tools.runner(scratch, 0..self.forward.spec.kv_heads);
+        let heads = self.forward.heads(layer, batch.positions, angles.each_ref().map(|angles| &**angles));
+        let page = |column| batch.page(kind, column);
+        attention::store(run, &heads, columns, qkv, page, kv.shape().types, kv.layer_mut(place));
     }
 
-    /// values = softmax(q K^T * scale) V   [B][H dim_v]
-    fn attend(&mut self, layer: usize, jobs: Range<usize>) {
-        let (batch, spec) = (self.batch, self.forward.spec);
+    /// slots = partial results of softmax(q K^T * scale) V   [B][slots][H (dim_v + 2)], or, to finish, values = what they
+    /// come to, rounded   [B][H dim_v]
+    fn attention(&mut self, layer: usize, finish: bool, units: Range<usize>) {
+        let (forward, batch, rounds, tools) = (self.forward, self.batch, self.rounds(layer), self.tools);
+        let spec = forward.spec;
         let len = self.columns() * spec.attention_width();
-        let scores = Scores {
-            scale: spec.attention_scale,
-            softcap: spec.attention_softcap,
-            window: spec.layer(layer).window,
-        };
-        let RunMemory { qkv, kv, angles, values, scratch, .. } = &mut *self.memory;
-        let run = self.tools.runner(scratch, jobs);
-        let heads = self.forward.heads(layer, batch.positions, [&*angles[0], &*angles[1]]);
-        let (out, kv) = (first(values, len), &*kv);
-        let cache = |column, head| kv.head(layer, head, batch.table(column));
-        attention::attend(run, &heads, &scores, qkv, cache, out);
-    }
-
-    /// values, rounded   [B][H dim_v]
-    fn attn_round(&mut self, jobs: Range<usize>) {
         let precision = self.memory.limits.precisions.attention_output;
-        let RunMemory { values, q8, q16, scratch, .. } = &mut *self.memory;
-        let run = self.tools.runner(scratch, jobs);
-        let width = self.forward.spec.attention_width();
-        norm::round_columns(run, width, precision, &mut Inputs { values, q8, q16 });
+        let round_to = (!forward.float(&[Role::AttnOut], layer)).then_some(precision);
+        let (kind, place) = self.memory.limits.cache(spec, layer);
+        let RunMemory { qkv, kv, angles, values, hidden: slots, q8, q16, scratch, .. } = &mut *self.memory;
+        let Some(kv) = kv.get(kind) else { return };
+        let heads = forward.heads(layer, batch.positions, angles.each_ref().map(|angles| &**angles));
+        let scores = Scores { scale: spec.attention_scale, softcap: spec.attention_softcap };
+        let cache = |head, pages| kv.head(place, head, pages);
+        let sight = |column| batch.sight(kind, spec.layer(layer).window, column);
+        let attending =
+            Attending { heads: &heads, scores: &scores, qkv, cache: &cache, sight: &sight, rounds };
+        if finish {
+            let inputs = &mut Inputs { values: first(values, len), q8, q16 };
+            return attending.finish(tools.runner(scratch, units), round_to, slots, inputs);
+        }
+        rounds.each(units, |jobs| match jobs {
+            RoundJobs::Attend(round, jobs) => attending.attend(tools.runner(scratch, jobs), round, slots),
+            RoundJobs::Merge(round, jobs) => attending.merge(tools.runner(scratch, jobs), round, slots),
+        });
     }
 
     /// x += Wo values + b, or branch = Wo values + b   [B][E]
-    fn attn_out(&mut self, layer: usize, jobs: Range<usize>) {
+    fn attn_out(&mut self, layer: usize, rect: &Rect) {
         let precision = self.memory.limits.precisions.attention_output;
         let output = self.forward.layer(Role::AttnOut, Role::AttnOutBias, layer, precision);
-        self.project(&output, false, jobs);
+        self.project(&output, false, rect);
     }
 
     /// hidden = f(Wgate values) * (Wup values), or f(Wup values + b)   [B][F]
-    fn ffn_in(&mut self, layer: usize, jobs: Range<usize>) {
+    fn ffn_in(&mut self, layer: usize, rect: &Rect) {
         let (forward, spec) = (self.forward, self.forward.spec);
         let precision = self.memory.limits.precisions.mlp_input;
         let up = forward.layer(Role::Up, Role::UpBias, layer, precision);
@@ -411,9 +484,9 @@ impl Pass<'_, '_> {
             (spec.mlp != Mlp::Plain).then(|| forward.layer(Role::Gate, Role::GateBias, layer, precision));
         let len = self.columns() * spec.ff;
         let RunMemory { values, q8, q16, hidden, scratch, .. } = &mut *self.memory;
-        let run = self.tools.runner(scratch, jobs);
+        let run = self.tools.runner(scratch, 0..rect.jobs());
         let inputs = Inputs { values, q8, q16 };
-        linear::mlp(run, gate.as_ref(), &up, spec.activation, &inputs, first(hidden, len));
+        linear::mlp(run, rect, gate.as_ref(), &up, spec.activation, &inputs, first(hidden, len));
     }
 
     /// hidden, rounded   [B][F]
@@ -425,33 +498,33 @@ impl Pass<'_, '_> {
     }
 
     /// x += Wdown hidden + b, or branch = Wdown hidden + b   [B][E]
-    fn ffn_out(&mut self, layer: usize, jobs: Range<usize>) {
+    fn ffn_out(&mut self, layer: usize, rect: &Rect) {
         let precision = self.memory.limits.precisions.mlp_output;
         let down = self.forward.layer(Role::Down, Role::DownBias, layer, precision);
-        self.project(&down, true, jobs);
+        self.project(&down, true, rect);
     }
 
-    fn project(&mut self, layer: &Layer<'_>, from_hidden: bool, jobs: Range<usize>) {
+    fn project(&mut self, layer: &Layer<'_>, from_hidden: bool, rect: &Rect) {
         let len = self.columns() * self.forward.spec.embd;
         let around = self.forward.spec.norm_place == NormPlace::Around;
         let RunMemory { x, branch, values, hidden, q8, q16, scratch, .. } = &mut *self.memory;
-        let run = self.tools.runner(scratch, jobs);
+        let run = self.tools.runner(scratch, 0..rect.jobs());
         let inputs = Inputs { values: if from_hidden { hidden } else { values }, q8, q16 };
         let (out, into) = if around { (branch, Into::Overwrite) } else { (x, Into::Add) };
-        linear::project(run, layer, &inputs, into, first(out, len));
+        linear::project(run, rect, layer, &inputs, into, first(out, len));
     }
 
     /// logits = cap(Whead values * scale)   [wanted][V]
-    fn head(&mut self, jobs: Range<usize>) {
+    fn head(&mut self, rect: &Rect) {
         let spec = self.forward.spec;
         let precision = self.memory.limits.precisions.head;
         let weight = self.forward.weights.matrix(self.forward.head_role(), 0);
         let layer = Layer { weight, bias: &[], precision };
         let len = self.batch.wanted() * spec.vocab;
         let RunMemory { values, q8, q16, logits, scratch, .. } = &mut *self.memory;
-        let run = self.tools.runner(scratch, jobs);
+        let run = self.tools.runner(scratch, 0..rect.jobs());
         let inputs = Inputs { values, q8, q16 };
-        linear::head(run, &layer, &inputs, spec.logit_scale, spec.logit_softcap, first(logits, len));
+        linear::head(run, rect, &layer, &inputs, spec.logit_scale, spec.logit_softcap, first(logits, len));
     }
 }
 

@@ -7,7 +7,7 @@ use super::spec::ModelSpec;
 use super::weights::{WeightSlots, Weights};
 use crate::format::gguf::{self, Counts, Gguf, GgufSlots};
 use crate::format::source::ModelBytes;
-use crate::mem::{Arena, Plan};
+use crate::mem::{Arena, Digest, Plan};
 use crate::text::{Tokenizer, TokenizerSlots};
 
 /// A model, ready for sessions. It is immutable and may be shared by threads.
@@ -99,6 +99,14 @@ impl<'a> Model<'a> {
     /// Metadata and tensor directory of the file.
     pub fn file(&self) -> &Gguf<'_> {
         &self.file
+    }
+
+    /// A digest of the metadata and the tensor directory: files that differ in more than weights have different ones, as
+    /// good as certainly. Reads the whole header.
+    pub fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        digest.add(self.file.header());
+        digest.value()
     }
 
     /// The tokenizer; `None` for a file without one, which takes and gives token ids alone.

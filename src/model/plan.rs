@@ -1,7 +1,7 @@
 //! The memory of a run: sizes from the spec and the limits, before anything is built.
 
 use super::spec::{ModelSpec, NormPlace, Position};
-use crate::kernels::Kernels;
+use crate::kernels::{ATTENTION_CHUNK, Kernels};
 use crate::kv::{KvCache, KvShape, KvSlot, KvTypes};
 use crate::mem::{Arena, MemError, Plan, Slot};
 use crate::ops::{Scratch, attention, linear};
@@ -45,8 +45,14 @@ impl Default for Precisions {
 /// What the size of a run depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunLimits {
-    /// Pages of keys and values.
-    pub pages: usize,
+    /// Pages of keys and values, of all layers and of those that see a window.
+    pub pages: [usize; 2],
+    /// Whether layers that see a window have pages of their own; else all layers share the first kind.
+    pub window_apart: bool,
+    /// Positions that a column may see at most.
+    pub context: usize,
+    /// Whether columns may meet what they keep at another distance; see [`super::forward::Batch::turned`].
+    pub forgets: bool,
     /// Columns that are computed together.
     pub batch: usize,
     /// Columns whose logits are kept.
@@ -57,6 +63,19 @@ pub struct RunLimits {
     pub precisions: Precisions,
     /// Storage of keys and values.
     pub kv: KvTypes,
+}
+
+impl RunLimits {
+    /// Whether a layer's keys and values are in pages of the second kind.
+    pub fn is_apart(&self, spec: &ModelSpec, layer: usize) -> bool {
+        self.window_apart && spec.layer(layer).window.is_some()
+    }
+
+    /// Which of the caches is a layer's, and the layer's place in it.
+    pub fn cache(&self, spec: &ModelSpec, layer: usize) -> (usize, usize) {
+        let apart = self.is_apart(spec, layer);
+        (usize::from(apart), (0..layer).filter(|before| self.is_apart(spec, *before) == apart).count())
+    }
 }
 
 /// The slots of a run.
@@ -72,12 +91,12 @@ pub struct RunSlots {
     q8: Slot<Act8>,
     q16: Slot<Act16>,
     frequencies: [Slot<f32>; 2],
-    angles: [Slot<f32>; 2],
+    angles: [Slot<f32>; 3],
     scratch: Slot<f32>,
     /// Logits, `[logits][vocab]`.
     pub logits: Slot<f32>,
-    /// Keys and values.
-    pub kv: KvSlot,
+    /// Keys and values: those of all layers, or of the ones without a window, and those of the ones with one.
+    pub kv: [KvSlot; 2],
 }
 
 /// The arrays of a run; every array of columns is `[batch][...]`.
@@ -87,15 +106,17 @@ pub struct RunMemory<'m> {
     pub(crate) x: &'m mut [f32],
     pub(crate) branch: &'m mut [f32],
     pub(crate) values: &'m mut [f32],
+    /// Of the MLP; before it, partial results of attention.
     pub(crate) hidden: &'m mut [f32],
     pub(crate) qkv: &'m mut [f32],
     pub(crate) q8: &'m mut [Act8],
     pub(crate) q16: &'m mut [Act16],
     pub(crate) frequencies: [&'m mut [f32]; 2],
-    pub(crate) angles: [&'m mut [f32]; 2],
+    /// Of the full and of the windowed rotation, and of queries turned to meet what is kept.
+    pub(crate) angles: [&'m mut [f32]; 3],
     pub(crate) scratch: Scratch<'m>,
     pub(crate) logits: &'m mut [f32],
-    pub(crate) kv: KvCache<'m>,
+    pub(crate) kv: [KvCache<'m>; 2],
 }
 
 /// `a * b`, checked.
@@ -111,7 +132,7 @@ impl RunSlots {
         kernels: &Kernels,
         plan: &mut Plan,
     ) -> Result<Self, MemError> {
-        let RunLimits { pages, batch, logits, workers, precisions, kv } = limits;
+        let RunLimits { pages, batch, logits, workers, precisions, kv, .. } = limits;
         let [q_rows, k_rows, v_rows] = spec.qkv_rows();
         let widest = spec.embd.max(spec.attention_width());
         let layers = [
@@ -130,14 +151,19 @@ impl RunSlots {
             _ => [0, 0],
         };
         let branch = if spec.norm_place == NormPlace::Before { 0 } else { spec.embd };
-        let kv_shape = KvShape {
+        let turned = if limits.forgets { rotated[0] } else { 0 };
+        let apart = (0..spec.layers).filter(|layer| limits.is_apart(spec, *layer)).count();
+        let shape = |layers, pages| KvShape {
             types: kv,
-            layers: spec.layers,
+            layers,
             heads: spec.kv_heads,
             dim_k: spec.dim_k,
             dim_v: spec.dim_v,
             pages,
         };
+        // Partial results of attention stand where the MLP has its own later.
+        let parts = limits.context.div_ceil(ATTENTION_CHUNK) + if limits.forgets { 2 } else { 0 };
+        let slots = times(attention::Rounds::slots(batch, parts), heads(spec).slot())?;
         let scratch_len = scratch_len(spec, batch, kernels)?;
         Ok(Self {
             limits,
@@ -145,22 +171,30 @@ impl RunSlots {
             x: plan.array(times(batch, spec.embd)?)?,
             branch: plan.array(times(batch, branch)?)?,
             values: plan.array(times(batch, widest)?)?,
-            hidden: plan.array(times(batch, spec.ff)?)?,
+            hidden: plan.array(times(batch, spec.ff)?.max(slots))?,
             qkv: plan.array(times(batch, q_rows + k_rows + v_rows)?)?,
             q8: plan.array(times(batch, q8)?)?,
             q16: plan.array(times(batch, q16)?)?,
             frequencies: [plan.array(rotated[0] / 2)?, plan.array(rotated[1] / 2)?],
-            angles: [plan.array(times(batch, rotated[0])?)?, plan.array(times(batch, rotated[1])?)?],
+            angles: [
+                plan.array(times(batch, rotated[0])?)?,
+                plan.array(times(batch, rotated[1])?)?,
+                plan.array(times(batch, turned)?)?,
+            ],
             scratch: plan.array(times(workers.max(1), scratch_len)?)?,
             logits: plan.array(times(logits, spec.vocab)?)?,
-            kv: KvCache::plan(kv_shape, plan)?,
+            kv: [
+                KvCache::plan(shape(spec.layers - apart, pages[0]), plan)?,
+                KvCache::plan(shape(apart, pages[1]), plan)?,
+            ],
         })
     }
 
     /// Carves the arrays, in the order of planning.
     pub fn carve<'m>(&self, arena: &mut Arena<'m>) -> Result<RunMemory<'m>, MemError> {
         let [full, windowed] = self.frequencies;
-        let [full_angles, windowed_angles] = self.angles;
+        let [full_angles, windowed_angles, turned_angles] = self.angles;
+        let [kv, windowed_kv] = &self.kv;
         Ok(RunMemory {
             limits: self.limits,
             x: arena.carve(self.x)?,
@@ -171,25 +205,31 @@ impl RunSlots {
             q8: arena.carve(self.q8)?,
             q16: arena.carve(self.q16)?,
             frequencies: [arena.carve(full)?, arena.carve(windowed)?],
-            angles: [arena.carve(full_angles)?, arena.carve(windowed_angles)?],
+            angles: [arena.carve(full_angles)?, arena.carve(windowed_angles)?, arena.carve(turned_angles)?],
             scratch: Scratch { floats: arena.carve(self.scratch)?, len: self.scratch_len },
             logits: arena.carve(self.logits)?,
-            kv: KvCache::carve(arena, &self.kv)?,
+            kv: [KvCache::carve(arena, kv)?, KvCache::carve(arena, windowed_kv)?],
         })
     }
 }
 
-/// Floats of scratch memory of one worker: the most that any phase asks for, in whole cache lines.
-fn scratch_len(spec: &ModelSpec, batch: usize, kernels: &Kernels) -> Result<usize, MemError> {
-    let heads = attention::Heads {
+/// The heads of a model, without what differs from layer to layer.
+pub(super) fn heads<'w>(spec: &ModelSpec) -> attention::Heads<'w> {
+    attention::Heads {
         heads: spec.heads,
         kv_heads: spec.kv_heads,
         dim_k: spec.dim_k,
         dim_v: spec.dim_v,
         qk_norm: None,
         rope: None,
+        turned: &[],
         positions: &[],
-    };
+    }
+}
+
+/// Floats of scratch memory of one worker: the most that any phase asks for, in whole cache lines.
+fn scratch_len(spec: &ModelSpec, batch: usize, kernels: &Kernels) -> Result<usize, MemError> {
+    let heads = heads(spec);
     let longest = spec.embd.max(spec.attention_width()).max(spec.ff);
     let linear = times(linear::scratch(1), batch)?.checked_add((kernels.linear_scratch)(longest));
     let most = linear.ok_or(MemError::Overflow)?.max(heads.scratch()).max(spec.embd);

@@ -5,18 +5,102 @@ use super::norm::Inputs;
 use crate::kernels::{Activation, Kernels};
 use crate::mem::split::{TileMut, Tiles};
 use crate::tensor::{Matrix, Precision};
+use core::ops::Range;
 
 /// Rows of a tile: a multiple of every kernel's row group.
 pub const TILE_ROWS: usize = 32;
 
-/// Number of jobs of a linear layer of `rows` rows.
-pub fn jobs(rows: usize) -> usize {
-    rows.div_ceil(TILE_ROWS)
-}
+/// Multiplications of a unit at most, if one column of [`LEAST_ROWS`] rows has no more: about 100 µs on a machine that
+/// does 10^9 operations a second.
+const UNIT_WORK: usize = 50_000;
+
+/// Fewest rows of a unit: with less, kernels would work on rows of padding.
+const LEAST_ROWS: usize = 8;
 
 /// Floats of scratch memory of a worker for `columns` columns, beside the kernel's own.
 pub fn scratch(columns: usize) -> usize {
     TILE_ROWS * columns
+}
+
+/// A linear layer cut into units, small enough that a step may stop between any two: some rows of some columns. They
+/// are numbered row tile by row tile. Whoever runs many neighbouring units runs them as larger [`Rect`]s, so the cut
+/// costs nothing where nobody stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    rows: usize,
+    columns: usize,
+    unit_rows: usize,
+    unit_columns: usize,
+    k: usize,
+}
+
+/// A rectangle of a layer's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rect {
+    /// Rows of the matrix.
+    pub rows: Range<usize>,
+    /// Columns, that is tokens.
+    pub columns: Range<usize>,
+}
+
+impl Grid {
+    /// A layer of `rows` rows with `k` multiplications a row and column, over `columns` columns.
+    pub fn new(rows: usize, k: usize, columns: usize) -> Self {
+        let k = k.max(1);
+        let mut unit_rows = TILE_ROWS;
+        while unit_rows > LEAST_ROWS && unit_rows * k > UNIT_WORK {
+            unit_rows /= 2;
+        }
+        Self { rows, columns, unit_rows, unit_columns: (UNIT_WORK / (unit_rows * k)).max(1), k }
+    }
+
+    /// Units of one row tile.
+    fn across(&self) -> usize {
+        self.columns.div_ceil(self.unit_columns)
+    }
+
+    /// Number of units.
+    pub fn units(&self) -> usize {
+        self.rows.div_ceil(self.unit_rows) * self.across()
+    }
+
+    /// Multiplications of a unit.
+    pub fn work(&self) -> usize {
+        self.unit_rows * self.unit_columns.min(self.columns) * self.k
+    }
+
+    /// What the given units are together: the end of a row tile, whole row tiles, and the beginning of one, each of
+    /// which may be empty.
+    pub fn rects(&self, units: Range<usize>) -> [Rect; 3] {
+        let across = self.across().max(1);
+        let rect = |from: usize, to: usize, first: usize, last: usize| Rect {
+            rows: (from * self.unit_rows).min(self.rows)..(to * self.unit_rows).min(self.rows),
+            columns: (first * self.unit_columns).min(self.columns)
+                ..(last * self.unit_columns).min(self.columns),
+        };
+        let (first, last) = (units.start / across, units.end / across);
+        let (begin, end) = (units.start % across, units.end % across);
+        if first == last {
+            return [rect(first, first + 1, begin, end), rect(0, 0, 0, 0), rect(0, 0, 0, 0)];
+        }
+        let whole = first + usize::from(begin > 0);
+        let head = if begin > 0 { rect(first, first + 1, begin, across) } else { rect(0, 0, 0, 0) };
+        let tail = if end > 0 { rect(last, last + 1, 0, end) } else { rect(0, 0, 0, 0) };
+        [head, rect(whole, last, 0, across), tail]
+    }
+}
+
+impl Rect {
+    /// Number of jobs it is cut into: tiles of [`TILE_ROWS`] rows.
+    pub fn jobs(&self) -> usize {
+        if self.columns.is_empty() { 0 } else { self.rows.len().div_ceil(TILE_ROWS) }
+    }
+
+    /// The tiles of this rectangle in `out: [columns][stride]`.
+    fn tiles<'a>(&self, out: &'a mut [f32], stride: usize) -> Tiles<'a, f32> {
+        Tiles::new(out, stride, stride, TILE_ROWS, self.columns.len())
+            .within(self.rows.clone(), self.columns.clone())
+    }
 }
 
 /// A matrix with its bias; an empty bias counts as zeros.
@@ -53,10 +137,18 @@ impl Layer<'_> {
     }
 }
 
-/// Several matrices as one row space: `out[column] = (first; second; ...) * input`. A job is a tile of rows.
-pub fn stacked(run: Runner<'_>, layers: &[Layer<'_>], inputs: &Inputs<'_>, stride: usize, out: &mut [f32]) {
-    let (kernels, columns) = (run.kernels(), out.len() / stride.max(1));
-    run.run((Tiles::new(out, stride, stride, TILE_ROWS, columns),), |_, (mut tile,), scratch| {
+/// Several matrices as one row space: `out[column] = (first; second; ...) * input`, in the rectangle. A job is a tile of
+/// rows.
+pub fn stacked(
+    run: Runner<'_>,
+    rect: &Rect,
+    layers: &[Layer<'_>],
+    inputs: &Inputs<'_>,
+    stride: usize,
+    out: &mut [f32],
+) {
+    let kernels = run.kernels();
+    run.run((rect.tiles(out, stride),), |_, (mut tile,), scratch| {
         let mut start = 0;
         for layer in layers {
             let end = start + layer.weight.rows();
@@ -79,11 +171,17 @@ pub enum Into {
     Add,
 }
 
-/// One layer: `out (+)= weight * input + bias`. A job is a tile of rows.
-pub fn project(run: Runner<'_>, layer: &Layer<'_>, inputs: &Inputs<'_>, into: Into, out: &mut [f32]) {
+/// One layer: `out (+)= weight * input + bias`, in the rectangle. A job is a tile of rows.
+pub fn project(
+    run: Runner<'_>,
+    rect: &Rect,
+    layer: &Layer<'_>,
+    inputs: &Inputs<'_>,
+    into: Into,
+    out: &mut [f32],
+) {
     let (kernels, stride) = (run.kernels(), layer.weight.rows());
-    let columns = out.len() / stride.max(1);
-    run.run((Tiles::new(out, stride, stride, TILE_ROWS, columns),), |_, (mut tile,), scratch| {
+    run.run((rect.tiles(out, stride),), |_, (mut tile,), scratch| {
         if into == Into::Overwrite {
             return layer.apply(kernels, inputs, &mut tile, scratch);
         }
@@ -96,9 +194,11 @@ pub fn project(run: Runner<'_>, layer: &Layer<'_>, inputs: &Inputs<'_>, into: In
     });
 }
 
-/// The first half of an MLP: `out = f(gate * input) * (up * input)`, or `f(up * input)` without a gate.
+/// The first half of an MLP: `out = f(gate * input) * (up * input)`, or `f(up * input)` without a gate, in the
+/// rectangle. A job is a tile of rows.
 pub fn mlp(
     run: Runner<'_>,
+    rect: &Rect,
     gate: Option<&Layer<'_>>,
     up: &Layer<'_>,
     f: Activation,
@@ -106,8 +206,7 @@ pub fn mlp(
     out: &mut [f32],
 ) {
     let (kernels, stride) = (run.kernels(), up.weight.rows());
-    let columns = out.len() / stride.max(1);
-    run.run((Tiles::new(out, stride, stride, TILE_ROWS, columns),), |_, (mut tile,), scratch| {
+    run.run((rect.tiles(out, stride),), |_, (mut tile,), scratch| {
         let Some(gate) = gate else {
             up.apply(kernels, inputs, &mut tile, scratch);
             (0..tile.lines()).for_each(|line| (kernels.activate)(f, tile.line(line)));
@@ -123,9 +222,11 @@ pub fn mlp(
     });
 }
 
-/// The head: `logits[row] = weight * inputs[first + row]`, scaled and soft-capped.
+/// The head: `logits[column] = weight * inputs[column]`, scaled and soft-capped, in the rectangle. A job is a tile of
+/// rows.
 pub fn head(
     run: Runner<'_>,
+    rect: &Rect,
     layer: &Layer<'_>,
     inputs: &Inputs<'_>,
     scale: f32,
@@ -133,8 +234,7 @@ pub fn head(
     logits: &mut [f32],
 ) {
     let (kernels, stride) = (run.kernels(), layer.weight.rows());
-    let columns = logits.len() / stride.max(1);
-    run.run((Tiles::new(logits, stride, stride, TILE_ROWS, columns),), |_, (mut tile,), scratch| {
+    run.run((rect.tiles(logits, stride),), |_, (mut tile,), scratch| {
         layer.apply(kernels, inputs, &mut tile, scratch);
         for line in 0..tile.lines() {
             if scale != 1.0 {
@@ -145,4 +245,34 @@ pub fn head(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_cut_of_the_units_covers_every_element_once() {
+        extern crate std;
+        use std::vec;
+        for (rows, k, columns) in [(100, 576, 7), (33, 3000, 2), (8, 40, 5), (64, 6000, 3), (1, 1, 1)] {
+            let grid = Grid::new(rows, k, columns);
+            for step in [1, 2, 3, 5, grid.units().max(1)] {
+                let mut seen = vec![0; rows * columns];
+                let mut unit = 0;
+                while unit < grid.units() {
+                    let next = (unit + step).min(grid.units());
+                    for rect in grid.rects(unit..next) {
+                        let columns_of = |row: usize| rect.columns.clone().map(move |c| row * columns + c);
+                        rect.rows.clone().flat_map(columns_of).for_each(|i| seen[i] += 1);
+                    }
+                    unit = next;
+                }
+                assert!(seen.iter().all(|times| *times == 1), "{grid:?} in steps of {step}");
+            }
+            let all = grid.rects(0..grid.units());
+            assert_eq!(all[1], Rect { rows: 0..rows, columns: 0..columns }, "all units are one rectangle");
+            assert!(grid.work() <= UNIT_WORK.max(LEAST_ROWS * k));
+        }
+    }
 }

@@ -8,7 +8,7 @@ pub mod linear;
 pub mod norm;
 pub mod rope;
 
-use crate::exec::Exec;
+use crate::exec::Crew;
 use crate::kernels::Kernels;
 use crate::mem::split::{Parts, for_each_job};
 use core::ops::Range;
@@ -26,7 +26,7 @@ pub struct Scratch<'m> {
 #[derive(Clone, Copy)]
 pub struct Tools<'t> {
     /// Threads.
-    pub exec: &'t dyn Exec,
+    pub crew: Crew<'t>,
     /// Kernels.
     pub kernels: &'t Kernels,
 }
@@ -35,7 +35,7 @@ impl<'t> Tools<'t> {
     /// What an operation needs to run `jobs`.
     pub fn runner(self, scratch: &'t mut Scratch<'_>, jobs: Range<usize>) -> Runner<'t> {
         Runner {
-            exec: self.exec,
+            crew: self.crew,
             kernels: self.kernels,
             scratch: scratch.floats,
             scratch_len: scratch.len,
@@ -46,7 +46,7 @@ impl<'t> Tools<'t> {
 
 /// The jobs of one operation: who runs them, with which kernels, and memory for each worker.
 pub struct Runner<'r> {
-    exec: &'r dyn Exec,
+    crew: Crew<'r>,
     kernels: &'r Kernels,
     scratch: &'r mut [f32],
     scratch_len: usize,
@@ -61,7 +61,7 @@ impl<'r> Runner<'r> {
 
     /// Runs `work` for each of the jobs; see [`crate::mem::split::for_each_job`].
     pub fn run<P: Parts>(self, parts: P, work: impl Fn(usize, P::Part, &mut [f32]) + Sync) {
-        for_each_job(self.exec, self.jobs, parts, self.scratch, self.scratch_len, work);
+        for_each_job(self.crew, self.jobs, parts, self.scratch, self.scratch_len, work);
     }
 }
 

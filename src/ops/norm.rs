@@ -51,7 +51,13 @@ impl Inputs<'_> {
 }
 
 /// Rounds one column for quantised weights.
-fn round(kernels: &Kernels, precision: Precision, values: &[f32], q8: &mut [Act8], q16: &mut [Act16]) {
+pub(super) fn round(
+    kernels: &Kernels,
+    precision: Precision,
+    values: &[f32],
+    q8: &mut [Act8],
+    q16: &mut [Act16],
+) {
     match precision {
         Precision::Bits8 => (kernels.quantize8)(values, q8),
         Precision::Bits16 => (kernels.quantize16)(values, q16),

@@ -68,6 +68,42 @@ pub enum Error {
     /// A sequence that was closed.
     #[error("the sequence does not exist, or no longer")]
     Sequence,
+    /// What the token before this position saw is forgotten, so the sequence cannot go back to it. Going back to what is
+    /// kept, or to nothing, is always possible.
+    #[error("the sequence cannot go back to position {position}: what came before it is forgotten")]
+    Forgotten {
+        /// The position.
+        position: usize,
+    },
+    /// The call was ended by its [`CancelFlag`](crate::exec::CancelFlag).
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The memory for a saved state is too small.
+    #[error("the state has {needed} bytes, there is room for {got}")]
+    StateSize {
+        /// Bytes of the state.
+        needed: usize,
+        /// Bytes there are.
+        got: usize,
+    },
+    /// Bytes that are no saved state, or not all of one, or changed.
+    #[error("the saved state is damaged or incomplete at byte {offset}")]
+    StateDamaged {
+        /// Where that shows.
+        offset: usize,
+    },
+    /// A saved state of another version of the format.
+    #[error("the saved state has version {version}, which is not known")]
+    StateVersion {
+        /// Its version.
+        version: u32,
+    },
+    /// A saved state that belongs to something else.
+    #[error("the saved state is bound to another {what}")]
+    StateOfOther {
+        /// In what it differs.
+        what: &'static str,
+    },
     /// There is no token to go on from.
     #[error("the prompt is empty, and the model has no token for the beginning of a text")]
     EmptyPrompt,

@@ -24,6 +24,8 @@ pub enum Step<'s> {
     Pending,
     /// More text: whole characters, never empty.
     Piece(&'s str),
+    /// A token whose text is not certain yet: it ends within a character, or may be the beginning of a stop string.
+    Token(u32),
     /// The end.
     Done(Finish),
 }
@@ -48,7 +50,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// [`Error::EmptyPrompt`]; [`Error::ContextFull`] when there is no position for another token;
-    /// [`Error::NonFinite`].
+    /// [`Error::NonFinite`]; [`Error::Cancelled`].
     pub fn next_token(&mut self, sampler: &mut Sampler<'_>) -> Result<Option<u32>, Error> {
         match self.token_within(&mut Budget::Unlimited, sampler)? {
             Some(token) => Ok(token),
@@ -69,7 +71,8 @@ impl Session<'_> {
         if text.finish.is_some() {
             return Ok(Some(None));
         }
-        if self.state().fed > 0 {
+        // A sequence that forgets makes room for another token by computing those that wait.
+        if self.state().fed > 0 && !self.policy.forgets() {
             self.check_room(1)?;
         }
         if self.advance_within(budget)? == Progress::Pending {
@@ -99,9 +102,11 @@ impl Session<'_> {
         let logits = if saved.is_empty() { &*run.logits } else { column(saved, self.selected, vocab) };
         let logits = logits.get(..vocab).unwrap_or_default();
         let state = states.at(self.selected);
-        let history = state.tokens.get(..state.fed).unwrap_or_default();
+        let history = state.seen(&self.policy);
         sampler.sample(logits, history, candidates).map_err(|error| match error {
-            SampleError::NonFinite => Error::NonFinite { position: state.fed - 1 },
+            SampleError::NonFinite => {
+                Error::NonFinite { position: state.len(&self.policy).saturating_sub(1) }
+            }
             other => Error::Sample(other),
         })
     }

@@ -1,11 +1,12 @@
 //! What a session may use, and what that costs: exactly, before anything is built.
 
 use super::Error;
+use super::policy::{ContextPolicy, Policy, SLACK, View};
 use super::sequence::{SequenceState, States};
 use super::text::{TextTools, ToolSlots};
 use crate::kernels::{self, KV_BLOCK, Kernels};
-use crate::kv::pages::PageSlots;
-use crate::kv::{KvType, KvTypes, Pages};
+use crate::kv::pages::{PageLimits, PageSlots};
+use crate::kv::{KvSlot, KvType, KvTypes, Pages};
 use crate::mem::{Arena, MemError, ObjectSlot, Plan, Slot};
 use crate::model::forward::Batch;
 use crate::model::plan::{Precisions, RunLimits, RunMemory, RunSlots};
@@ -21,6 +22,8 @@ pub struct Limits {
     pub(super) batch: usize,
     pub(super) logits: usize,
     pub(super) threads: usize,
+    pub(super) decode_threads: usize,
+    pub(super) policy: ContextPolicy,
     pub(super) text_bytes: usize,
     pub(super) stops: (usize, usize),
     pub(super) precisions: Precisions,
@@ -38,6 +41,8 @@ impl Default for Limits {
             batch: 0,
             logits: 1,
             threads: 1,
+            decode_threads: 0,
+            policy: ContextPolicy::Stop,
             text_bytes: 0,
             stops: (8, 64),
             precisions: Precisions::default(),
@@ -92,6 +97,17 @@ impl Limits {
         Self { threads, ..self }
     }
 
+    /// Threads that may take part in a pass of one token a sequence, which memory bounds more than arithmetic. 0 chooses
+    /// as many as [`Limits::threads`] says.
+    pub fn decode_threads(self, decode_threads: usize) -> Self {
+        Self { decode_threads, ..self }
+    }
+
+    /// What a sequence does when its context is full: stop, unless another policy is chosen.
+    pub fn policy(self, policy: ContextPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
     /// Bytes of the longest text that is fed at once. 0 chooses four a position.
     pub fn text_bytes(self, text_bytes: usize) -> Self {
         Self { text_bytes, ..self }
@@ -144,8 +160,47 @@ impl Limits {
         if threads > 1024 {
             return Err(Error::Limit { what: "threads", value: threads, rule: "at most 1024" });
         }
+        let decode_threads = chosen(self.decode_threads, threads);
+        if decode_threads > 1024 {
+            let rule = "at most 1024";
+            return Err(Error::Limit { what: "decode threads", value: decode_threads, rule });
+        }
         let text_bytes = chosen(self.text_bytes, 4 * context);
-        Ok(Self { context, positions, batch, logits, threads, text_bytes, ..self })
+        Ok(Self { context, positions, batch, logits, threads, decode_threads, text_bytes, ..self })
+    }
+
+    /// The policy with its numbers, for resolved limits.
+    pub(super) fn resolved_policy(&self, spec: &ModelSpec) -> Result<Policy, Error> {
+        Policy::new(self.policy, self.context, spec.hard_context().is_some())
+    }
+
+    /// The window of the layers whose pages are a class of their own, for resolved limits; `None` where no layer sees so
+    /// much less than the context that it would save memory.
+    pub(super) fn window(&self, spec: &ModelSpec) -> Option<usize> {
+        let window = (0..spec.layers).filter_map(|layer| spec.layer(layer).window).max()?;
+        let needed = window.checked_add(2 * SLACK + KV_BLOCK)?;
+        (needed < self.context).then_some(window)
+    }
+
+    /// Pages of all layers, and those of the layers that see a window.
+    fn pages(&self, policy: &Policy, window: Option<usize>) -> [PageLimits; 2] {
+        let Self { sequences, positions, batch, .. } = *self;
+        let blocks = policy.context().div_ceil(KV_BLOCK);
+        let all = PageLimits {
+            pages: positions.div_ceil(KV_BLOCK),
+            sequences,
+            blocks,
+            keep: policy.keep / KV_BLOCK,
+        };
+        // Of a window, the positions of a pass and those in reserve, the first and last page may be used in part.
+        let held = window.map_or(0, |window| (window + batch + SLACK).div_ceil(KV_BLOCK) + 1);
+        let blocks = held.min(blocks);
+        [all, PageLimits { pages: sequences * blocks, sequences, blocks, keep: 0 }]
+    }
+
+    /// Most threads of any pass, for resolved limits.
+    pub(super) fn workers(&self) -> usize {
+        self.threads.max(self.decode_threads)
     }
 
     pub(super) fn table(&self) -> &'static Kernels {
@@ -181,8 +236,9 @@ pub struct SessionPlan {
 pub(super) struct Slots {
     pub(super) run: RunSlots,
     limits: Limits,
-    columns: [Slot<u32>; 3],
-    pages: PageSlots,
+    policy: Policy,
+    columns: ColumnSlots,
+    pages: [PageSlots; 2],
     saved: Slot<f32>,
     candidates: Slot<Candidate>,
     tools: ToolSlots,
@@ -197,7 +253,8 @@ pub(super) struct Slots {
 pub(super) struct SessionMemory<'m> {
     pub(super) run: RunMemory<'m>,
     pub(super) columns: Columns<'m>,
-    pub(super) pages: Pages<'m>,
+    /// Pages of all layers, or of those without a window; and pages of layers that see a window.
+    pub(super) pages: [Pages<'m>; 2],
     /// Logits of each sequence, `[sequences][vocab]`; empty for a single one, whose logits are the first row of a run.
     pub(super) saved: &'m mut [f32],
     pub(super) candidates: &'m mut [Candidate],
@@ -205,21 +262,58 @@ pub(super) struct SessionMemory<'m> {
     pub(super) states: States<'m>,
 }
 
+/// The slots of [`Columns`].
+#[derive(Debug, Clone, Copy)]
+struct ColumnSlots {
+    ids: Slot<u32>,
+    positions: Slot<u32>,
+    sequences: Slot<u32>,
+    firsts: Slot<u32>,
+    turned: Slot<u32>,
+}
+
 /// What each column of a pass is.
 #[derive(Debug)]
 pub(super) struct Columns<'m> {
-    pub(super) ids: &'m mut [u32],
-    pub(super) positions: &'m mut [u32],
-    pub(super) sequences: &'m mut [u32],
+    ids: &'m mut [u32],
+    positions: &'m mut [u32],
+    sequences: &'m mut [u32],
+    /// First position that is seen. Empty, as the next one, where nothing is ever forgotten.
+    firsts: &'m mut [u32],
+    /// Where the query stands for what is kept.
+    turned: &'m mut [u32],
 }
 
-impl Columns<'_> {
+impl<'m> Columns<'m> {
+    fn plan(batch: usize, forgets: bool, plan: &mut Plan) -> Result<ColumnSlots, MemError> {
+        let views = if forgets { batch } else { 0 };
+        Ok(ColumnSlots {
+            ids: plan.array(batch)?,
+            positions: plan.array(batch)?,
+            sequences: plan.array(batch)?,
+            firsts: plan.array(views)?,
+            turned: plan.array(views)?,
+        })
+    }
+
+    fn carve(arena: &mut Arena<'m>, slots: &ColumnSlots) -> Result<Self, MemError> {
+        Ok(Self {
+            ids: arena.carve(slots.ids)?,
+            positions: arena.carve(slots.positions)?,
+            sequences: arena.carve(slots.sequences)?,
+            firsts: arena.carve(slots.firsts)?,
+            turned: arena.carve(slots.turned)?,
+        })
+    }
+
     /// Fills a column.
-    pub(super) fn set(&mut self, column: usize, id: u32, position: usize, sequence: usize) {
+    pub(super) fn set(&mut self, column: usize, id: u32, position: usize, sequence: usize, view: View) {
         let values = [
             (&mut *self.ids, id),
             (&mut *self.positions, position as u32),
             (&mut *self.sequences, sequence as u32),
+            (&mut *self.firsts, view.first as u32),
+            (&mut *self.turned, view.turned as u32),
         ];
         for (array, value) in values {
             if let Some(place) = array.get_mut(column) {
@@ -228,12 +322,22 @@ impl Columns<'_> {
         }
     }
 
-    /// The first `len` columns as a pass reads them.
-    pub(super) fn batch<'b>(&'b self, len: usize, wanted_from: usize, pages: &'b Pages<'b>) -> Batch<'b> {
+    /// The first `len` columns as a pass reads them; `sinks` tokens are never hidden.
+    pub(super) fn batch<'b>(
+        &'b self,
+        len: usize,
+        wanted_from: usize,
+        pages: [&'b Pages<'b>; 2],
+        sinks: usize,
+    ) -> Batch<'b> {
+        let first = |array: &'b [u32]| array.get(..len.min(array.len())).unwrap_or_default();
         Batch {
-            ids: self.ids.get(..len).unwrap_or_default(),
-            positions: self.positions.get(..len).unwrap_or_default(),
-            sequences: self.sequences.get(..len).unwrap_or_default(),
+            ids: first(self.ids),
+            positions: first(self.positions),
+            sequences: first(self.sequences),
+            firsts: first(self.firsts),
+            turned: first(self.turned),
+            sinks,
             wanted_from,
             pages,
         }
@@ -244,13 +348,18 @@ impl Slots {
     /// Plans a session with resolved limits.
     pub(super) fn plan(model: &Model<'_>, limits: &Limits) -> Result<(SessionPlan, Plan, Slots), Error> {
         let (spec, tokenizer) = (model.spec(), model.tokenizer());
-        let Limits { context, sequences, positions, batch, .. } = *limits;
+        let Limits { context, sequences, batch, .. } = *limits;
+        let (policy, window) = (limits.resolved_policy(spec)?, limits.window(spec));
+        let [all, windowed] = limits.pages(&policy, window);
         let mut plan = Plan::new();
         let run_limits = RunLimits {
-            pages: positions.div_ceil(KV_BLOCK),
+            pages: [all.pages, windowed.pages],
+            window_apart: window.is_some(),
+            context: all.blocks * KV_BLOCK,
+            forgets: policy.forgets(),
             batch,
             logits: limits.logits,
-            workers: limits.threads,
+            workers: limits.workers(),
             precisions: limits.precisions,
             kv: limits.kv,
         };
@@ -259,8 +368,9 @@ impl Slots {
         let mut slots = Slots {
             run,
             limits: *limits,
-            columns: [plan.array(batch)?, plan.array(batch)?, plan.array(batch)?],
-            pages: Pages::plan(run_limits.pages, sequences, context.div_ceil(KV_BLOCK), &mut plan)?,
+            policy,
+            columns: Columns::plan(batch, policy.forgets(), &mut plan)?,
+            pages: [Pages::plan(all, &mut plan)?, Pages::plan(windowed, &mut plan)?],
             saved: plan.array(saved.checked_mul(spec.vocab).ok_or(MemError::Overflow)?)?,
             candidates: plan.array(spec.vocab)?,
             tools: TextTools::plan(tokenizer, limits.text_bytes, &mut plan)?,
@@ -269,9 +379,9 @@ impl Slots {
         };
         slots.sequences_from = plan;
         for _ in 0..sequences {
-            SequenceState::plan(tokenizer, limits, &mut plan)?;
+            SequenceState::plan(tokenizer, policy.tokens(), limits.stops, &mut plan)?;
         }
-        let (bytes, kv_bytes) = (plan.bytes(), slots.run.kv.bytes());
+        let (bytes, kv_bytes) = (plan.bytes(), slots.run.kv.iter().map(KvSlot::bytes).sum());
         let logits_bytes = slots.run.logits.bytes() + slots.saved.bytes() + slots.candidates.bytes();
         let scratch_bytes = bytes - kv_bytes - logits_bytes;
         let sizes = SessionPlan { bytes, kv_bytes, logits_bytes, scratch_bytes, context };
@@ -287,19 +397,16 @@ impl Slots {
     ) -> Result<SessionMemory<'m>, Error> {
         let mut arena = Arena::new(memory, plan)?;
         let run = self.run.carve(&mut arena)?;
-        let [ids, positions, sequences] = self.columns;
-        let columns = Columns {
-            ids: arena.carve(ids)?,
-            positions: arena.carve(positions)?,
-            sequences: arena.carve(sequences)?,
-        };
-        let pages = Pages::carve(&mut arena, &self.pages)?;
+        let columns = Columns::carve(&mut arena, &self.columns)?;
+        let [all, windowed] = &self.pages;
+        let pages = [Pages::carve(&mut arena, all)?, Pages::carve(&mut arena, windowed)?];
         let (saved, candidates) = (arena.carve(self.saved)?, arena.carve(self.candidates)?);
         let tools = TextTools::carve(&mut arena, &self.tools)?;
         let mut more = arena.objects(self.more)?;
         let mut replay = self.sequences_from;
         let mut next = || {
-            let slots = SequenceState::plan(model.tokenizer(), &self.limits, &mut replay)?;
+            let slots =
+                SequenceState::plan(model.tokenizer(), self.policy.tokens(), self.limits.stops, &mut replay)?;
             SequenceState::carve(&mut arena, &slots)
         };
         let first = next()?;

@@ -4,44 +4,36 @@
 //! allows, [`Session::next_token`], [`Session::next_piece`] and [`Session::step`] generate. Nothing allocates after
 //! construction, and every result is the same for any threads, batch, budget and instruction set.
 
+mod budget;
 mod error;
 mod generate;
 mod limits;
 #[cfg(feature = "alloc")]
 mod owned;
+mod pass;
+mod policy;
 mod score;
 mod sequence;
+mod state;
 mod text;
 
+pub use budget::Budget;
 pub use error::Error;
 pub use generate::{Finish, Step};
 pub use limits::{Limits, SessionPlan};
+pub use policy::ContextPolicy;
 pub use sequence::SequenceId;
+pub use state::Saved;
 
-use crate::exec::Exec;
-use crate::kernels::{FloatEnv, Kernels};
+use crate::exec::{CancelFlag, Exec};
+use crate::kernels::{FloatEnv, KV_BLOCK, Kernels};
 use crate::model::Model;
-use crate::model::forward::Pass;
-use crate::ops::Tools;
 use crate::ops::column;
+use budget::Pace;
 use limits::{SessionMemory, Slots};
+use pass::Cursor;
+use policy::Policy;
 use sequence::SequenceState;
-
-/// How much one call may compute.
-#[derive(Clone, Copy)]
-pub enum Budget<'c> {
-    /// Until there is a result.
-    Unlimited,
-    /// So many jobs: parts of a phase, of a few hundred thousand multiplications at most. Needs no clock.
-    Jobs(u64),
-    /// Until `clock` shows `at`; looked at between jobs.
-    Until {
-        /// A clock that never goes back, in a unit of the host's choice.
-        clock: &'c dyn Fn() -> u64,
-        /// The time to stop.
-        at: u64,
-    },
-}
 
 /// What a call of [`Session::advance`] reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +42,6 @@ pub enum Progress {
     Pending,
     /// All tokens are read, and the logits of the last one are there.
     Ready,
-}
-
-/// A pass that is under way.
-#[derive(Debug, Clone, Copy)]
-struct Cursor {
-    columns: usize,
-    wanted_from: usize,
-    phase: usize,
-    job: usize,
 }
 
 /// Who runs the jobs.
@@ -96,10 +79,10 @@ impl Exec for Shielded<'_> {
         self.0.workers()
     }
 
-    fn run(&self, workers: usize, work: &(dyn Fn() + Sync)) {
-        self.0.run(workers, &|| {
+    fn parallel_for(&self, workers: usize, n: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        self.0.parallel_for(workers, n, &|job, worker| {
             let _float_env = FloatEnv::enter();
-            work();
+            work(job, worker);
         });
     }
 }
@@ -113,9 +96,14 @@ pub struct Session<'m> {
     workers: Workers<'m>,
     memory: SessionMemory<'m>,
     limits: Limits,
+    policy: Policy,
+    /// The window of the layers that have pages of their own.
+    window: Option<usize>,
+    cancel: Option<&'m CancelFlag>,
     /// Index of the sequence that the methods work on.
     selected: usize,
     cursor: Option<Cursor>,
+    pace: Pace,
     // Behind everything that borrows from it.
     #[cfg(feature = "alloc")]
     owner: Option<crate::mem::aligned::Block>,
@@ -163,8 +151,12 @@ impl<'m> Session<'m> {
             workers,
             memory,
             limits,
+            policy: limits.resolved_policy(model.spec())?,
+            window: limits.window(model.spec()),
+            cancel: None,
             selected: 0,
             cursor: None,
+            pace: Pace::default(),
             #[cfg(feature = "alloc")]
             owner: None,
         })
@@ -190,10 +182,21 @@ impl<'m> Session<'m> {
         self.kernels
     }
 
-    /// All tokens, given and generated.
+    /// A flag by which another thread, or a signal handler, ends a call that computes: with [`Error::Cancelled`], and the
+    /// sequences as they were before it.
+    pub fn set_cancel(&mut self, flag: Option<&'m CancelFlag>) {
+        self.cancel = flag;
+    }
+
+    /// All tokens, given and generated; where the policy forgets, those that the last one sees, but for the first ones
+    /// that are kept.
     pub fn tokens(&self) -> &[u32] {
-        let state = self.state();
-        state.tokens.get(..state.fed).unwrap_or_default()
+        self.state().seen(&self.policy)
+    }
+
+    /// Number of tokens, given and generated, with those that were forgotten: the position of the next one.
+    pub fn position(&self) -> usize {
+        self.state().len(&self.policy)
     }
 
     /// Positions of the context.
@@ -201,9 +204,10 @@ impl<'m> Session<'m> {
         self.limits.context
     }
 
-    /// Positions of the context that are still free.
+    /// How many more tokens can be fed now. Where the policy forgets, that is as many as the session can hold while they
+    /// wait; it never stays 0.
     pub fn room(&self) -> usize {
-        self.context() - self.state().fed
+        self.policy.tokens() - self.state().fed
     }
 
     /// Logits behind the last token, one a token id; `None` as long as [`Session::advance`] has not said
@@ -235,13 +239,17 @@ impl<'m> Session<'m> {
         self.extend(ids.len())
     }
 
-    /// Whether so many more tokens fit the context and the free pages.
+    /// Whether so many more tokens fit the context and the free pages. A sequence that forgets takes its pages when they
+    /// are needed.
     fn check_room(&self, added: usize) -> Result<(), Error> {
         let (room, context, fed) = (self.room(), self.context(), self.state().fed);
         if added > room {
             return Err(Error::ContextFull { needed: added, room, context });
         }
-        let pages = &self.memory.pages;
+        if self.policy.forgets() {
+            return Ok(());
+        }
+        let [pages, _] = &self.memory.pages;
         let (needed, free) = (pages.needed(self.selected, fed, fed + added), pages.free());
         if needed > free { Err(Error::PagesFull { needed, free }) } else { Ok(()) }
     }
@@ -259,206 +267,53 @@ impl<'m> Session<'m> {
     /// logits are still those of its last token, and are simply computed again when more follow.
     fn add(&mut self, added: usize) -> Result<(), Error> {
         self.check_room(added)?;
-        let fed = self.state().fed;
-        let SessionMemory { pages, run, .. } = &mut self.memory;
-        pages.reserve(self.selected, fed, fed + added, |from, to| run.kv.copy_page(from, to));
-        self.state_mut().fed += added;
+        let (fed, policy) = (self.state().fed, self.policy);
+        if !policy.forgets() {
+            let SessionMemory { pages: [pages, _], run, .. } = &mut self.memory;
+            let [cache, _] = &mut run.kv;
+            pages.reserve(self.selected, fed, fed + added, |from, to| cache.copy_page(from, to));
+        }
+        let state = self.state_mut();
+        state.fed += added;
+        state.high = state.high.max(state.len(&policy));
         Ok(())
     }
 
-    /// Forgets all tokens from `len` on. Costs nothing but giving back pages.
+    /// Forgets all tokens from position `len` on. Costs nothing but giving back pages, unless layers see a window and what
+    /// is behind it is gone: then the tokens that stay are computed again when they are needed.
     ///
     /// # Errors
-    /// [`Error::Position`] when there are fewer tokens.
+    /// [`Error::Position`] when there are fewer tokens; [`Error::Forgotten`] when the policy has forgotten what the token
+    /// before `len` saw.
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
-        let selected = self.selected;
-        let state = self.state_mut();
-        if len > state.fed {
-            return Err(Error::Position { position: len, len: state.fed });
+        let (selected, policy, window) = (self.selected, self.policy, self.window);
+        let SessionMemory { states, pages: [all, windowed], .. } = &mut self.memory;
+        let state = states.at_mut(selected);
+        let position = state.len(&policy);
+        if len > position {
+            return Err(Error::Position { position: len, len: position });
         }
-        if len < state.fed {
-            let in_pass = state.taken > 0;
-            (state.fed, state.done, state.logits_ready) = (len, state.done.min(len), false);
-            state.text.restart();
-            self.memory.pages.release_from(selected, len);
-            if in_pass {
-                self.drop_pass();
-            }
+        if len == position {
+            return Ok(());
+        }
+        if !policy.can_return(len, state.high, window.is_some()) {
+            return Err(Error::Forgotten { position: len });
+        }
+        let (in_pass, index) = (state.taken > 0, state.index(len, &policy));
+        state.cut(index, len, &policy);
+        // By pages, positions are those that the model sees.
+        let place = if policy.begins_anew() { index } else { len };
+        all.release_from(selected, place);
+        let seen = place.saturating_sub(window.unwrap_or(usize::MAX));
+        if windowed.table(selected).base * KV_BLOCK > seen {
+            windowed.release_from(selected, 0);
+            state.done = 0;
+        } else {
+            windowed.release_from(selected, place);
+        }
+        if in_pass {
+            self.drop_pass();
         }
         Ok(())
-    }
-
-    /// Forgets the pass under way. What it has written stands behind the computed tokens and is never read.
-    fn drop_pass(&mut self) {
-        self.cursor = None;
-        self.memory.states.iter_mut().for_each(|state| state.taken = 0);
-    }
-
-    /// Computes until all tokens are read or the budget is used up. Tokens of other sequences that wait are computed in
-    /// the same passes.
-    ///
-    /// # Errors
-    /// [`Error::EmptyPrompt`] when there is no token.
-    pub fn advance(&mut self, mut budget: Budget<'_>) -> Result<Progress, Error> {
-        self.advance_within(&mut budget)
-    }
-
-    /// As [`Session::advance`], and leaves the rest of the budget to the caller.
-    fn advance_within(&mut self, budget: &mut Budget<'_>) -> Result<Progress, Error> {
-        if self.state().fed == 0 {
-            return Err(Error::EmptyPrompt);
-        }
-        let _float_env = FloatEnv::enter();
-        loop {
-            if self.cursor.is_none() {
-                let state = self.state();
-                if state.done == state.fed && state.logits_ready {
-                    return Ok(Progress::Ready);
-                }
-                self.begin();
-            }
-            if !self.run(budget) {
-                return Ok(Progress::Pending);
-            }
-        }
-    }
-
-    /// Begins a pass over what waits: one token of every sequence that has just one, then as many as the batch takes of
-    /// the selected sequence, then of the others.
-    fn begin(&mut self) {
-        let state = self.state_mut();
-        if state.done == state.fed && !state.logits_ready {
-            // Only the logits are missing: the last token is computed once more, to the same bits.
-            state.done = state.fed.saturating_sub(1);
-        }
-        let (selected, batch) = (self.selected, self.limits.batch);
-        let states = &mut self.memory.states;
-        let mut left = batch;
-        let order = |index: usize, state: &SequenceState<'_>| match state.waiting() {
-            1 => 0,
-            _ if index == selected => 1,
-            _ => 2,
-        };
-        for turn in 0..3 {
-            for (index, state) in states.iter_mut().enumerate() {
-                if order(index, state) == turn {
-                    state.taken = state.waiting().min(left);
-                    left -= state.taken;
-                }
-            }
-        }
-        self.begin_taken(false);
-    }
-
-    /// Begins a pass over the next tokens of the selected sequence that keeps the logits of all its columns.
-    fn begin_all_logits(&mut self) {
-        let Limits { batch, logits, .. } = self.limits;
-        let state = self.state_mut();
-        state.taken = state.waiting().min(logits).min(batch);
-        self.begin_taken(true);
-    }
-
-    /// Fills the columns with what was taken: first the tokens whose logits nobody wants, then the others, by sequence.
-    fn begin_taken(&mut self, all_logits: bool) {
-        let SessionMemory { states, columns, .. } = &mut self.memory;
-        let (mut len, mut wanted_from) = (0, 0);
-        for wanted in [false, true] {
-            if wanted {
-                wanted_from = len;
-            }
-            for (index, state) in states.iter_mut().enumerate().filter(|(_, state)| state.taken > 0) {
-                let end = state.done + state.taken;
-                state.wanted = !all_logits && end == state.fed;
-                state.logits_ready = false;
-                for position in state.done..end {
-                    let is_wanted = all_logits || state.wanted && position + 1 == end;
-                    let id = state.tokens.get(position).copied().unwrap_or(0);
-                    if is_wanted == wanted {
-                        columns.set(len, id, position, index);
-                        len += 1;
-                    }
-                }
-            }
-        }
-        self.cursor = Some(Cursor { columns: len, wanted_from, phase: 0, job: 0 });
-    }
-
-    /// Runs the pass under way; true when it is done, false when the budget is used up.
-    fn run(&mut self, budget: &mut Budget<'_>) -> bool {
-        let Some(mut cursor) = self.cursor else { return true };
-        let forward = self.model.forward();
-        let SessionMemory { run: memory, columns, pages, .. } = &mut self.memory;
-        let batch = columns.batch(cursor.columns, cursor.wanted_from, pages);
-        let exec = Shielded(self.workers.exec());
-        let tools = Tools { exec: &exec, kernels: self.kernels };
-        let mut pass = Pass { forward, batch, memory, tools };
-        while let Some(phase) = forward.phase(cursor.phase) {
-            let jobs = forward.jobs(phase, &batch);
-            while cursor.job < jobs {
-                let allowed = budget.allowed(jobs - cursor.job, exec.workers());
-                if allowed == 0 {
-                    self.cursor = Some(cursor);
-                    return false;
-                }
-                pass.run(phase, cursor.job..cursor.job + allowed);
-                cursor.job += allowed;
-            }
-            cursor = Cursor { phase: cursor.phase + 1, job: 0, ..cursor };
-        }
-        self.cursor = None;
-        self.commit();
-        true
-    }
-
-    /// Makes a finished pass visible. Rows of logits are in the order of the sequences that have one.
-    fn commit(&mut self) {
-        let SessionMemory { states, run, saved, .. } = &mut self.memory;
-        let vocab = self.model.spec().vocab;
-        let mut row = 0;
-        for (index, state) in states.iter_mut().enumerate().filter(|(_, state)| state.taken > 0) {
-            state.done += core::mem::take(&mut state.taken);
-            if core::mem::take(&mut state.wanted) {
-                state.logits_ready = state.done == state.fed;
-                keep_row(run.logits, row, saved, index, vocab);
-                row += 1;
-            }
-        }
-    }
-}
-
-/// Copies a row of a run's logits to where a sequence keeps its own. A single sequence keeps it in the first row itself.
-fn keep_row(logits: &mut [f32], row: usize, saved: &mut [f32], sequence: usize, vocab: usize) {
-    if saved.is_empty() {
-        if row > 0 && (row + 1) * vocab <= logits.len() {
-            logits.copy_within(row * vocab..(row + 1) * vocab, 0);
-        }
-    } else if let Some(place) = saved.chunks_exact_mut(vocab.max(1)).nth(sequence) {
-        place.iter_mut().zip(column(logits, row, vocab)).for_each(|(place, logit)| *place = *logit);
-    }
-}
-
-impl Budget<'_> {
-    /// How many of `jobs` may run now, and takes them from the budget.
-    fn allowed(&mut self, jobs: usize, workers: usize) -> usize {
-        match self {
-            Budget::Unlimited => jobs,
-            Budget::Jobs(left) => {
-                let taken = jobs.min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= taken as u64;
-                taken
-            }
-            Budget::Until { clock, at } if clock() < *at => jobs.min(workers.max(1)),
-            Budget::Until { .. } => 0,
-        }
-    }
-}
-
-impl core::fmt::Debug for Budget<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Budget::Unlimited => f.write_str("Unlimited"),
-            Budget::Jobs(left) => write!(f, "Jobs({left})"),
-            Budget::Until { at, .. } => write!(f, "Until({at})"),
-        }
     }
 }

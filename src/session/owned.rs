@@ -14,7 +14,7 @@ impl Model<'_> {
     /// # Errors
     /// As [`Session::new`]; no memory; no threads.
     pub fn session(&self, limits: Limits) -> Result<Session<'_>, Error> {
-        own(self, limits, workers(limits.resolve(self.spec())?.threads)?)
+        own(self, limits, workers(limits.resolve(self.spec())?.workers())?)
     }
 
     /// As [`Model::session`], on the host's threads.

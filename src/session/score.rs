@@ -1,7 +1,8 @@
 //! Log-probabilities.
 
 use super::limits::SessionMemory;
-use super::{Budget, Error, Session, keep_row};
+use super::pass::keep_row;
+use super::{Budget, Error, Session};
 use crate::kernels::FloatEnv;
 use crate::sample::log_prob;
 
@@ -10,7 +11,7 @@ impl Session<'_> {
     /// session's first token, logits one a token id. Computes [`super::Limits::logits`] positions at a time.
     ///
     /// # Errors
-    /// As [`Session::feed_tokens`].
+    /// As [`Session::feed_tokens`] and [`Session::advance`]; after the latter the tokens are fed, and wait.
     pub fn feed_with_logits(
         &mut self,
         ids: &[u32],
@@ -25,12 +26,13 @@ impl Session<'_> {
         let _float_env = FloatEnv::enter();
         let vocab = self.model.spec().vocab;
         while self.state().waiting() > 0 {
-            let first = self.state().done;
-            self.begin_all_logits();
-            self.run(&mut Budget::Unlimited);
+            self.begin_all_logits()?;
+            let (first, state) = (self.state().done, self.state());
+            let position = state.position(first, &self.policy);
+            self.run(&mut Budget::Unlimited)?;
             let rows = self.state().done - first;
             for (i, row) in self.memory.run.logits.chunks_exact(vocab).take(rows).enumerate() {
-                seen(first + i, row);
+                seen(position + i, row);
             }
             let SessionMemory { run, saved, .. } = &mut self.memory;
             keep_row(run.logits, rows.saturating_sub(1), saved, self.selected, vocab);
@@ -44,7 +46,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// [`Error::EmptyPrompt`] when the session has no token; [`Error::ContextFull`], [`Error::Token`];
-    /// [`Error::NonFinite`] when a logit is infinite or not a number, with the tokens read.
+    /// [`Error::NonFinite`] when a logit is infinite or not a number, with the tokens read; [`Error::Cancelled`].
     pub fn log_prob(&mut self, ids: &[u32], mut each: impl FnMut(f64)) -> Result<f64, Error> {
         let Some(first) = ids.first() else { return Ok(0.0) };
         let vocab = self.model.spec().vocab;
@@ -53,7 +55,7 @@ impl Session<'_> {
         }
         self.check_room(ids.len())?;
         self.advance(Budget::Unlimited)?;
-        let start = self.state().fed;
+        let start = self.position();
         let (mut sum, mut broken) = (0.0, None);
         let mut term = |position: usize, logits: &[f32], id: u32| match log_prob(logits, id) {
             Ok(term) => {

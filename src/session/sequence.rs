@@ -5,7 +5,7 @@
 //! sequences share the pages of what they have in common, and a pass computes the waiting tokens of all sequences
 //! together, so the weights are read once for all of them. Nothing of that changes a bit of any result.
 
-use super::limits::Limits;
+use super::policy::Policy;
 use super::text::TextState;
 use super::{Error, Session};
 use crate::mem::{Arena, MemError, Plan, Slot};
@@ -40,11 +40,18 @@ pub(super) struct SequenceSlots {
 /// A sequence: its tokens, and how far they are computed.
 #[derive(Debug)]
 pub(super) struct SequenceState<'m> {
+    /// Its tokens, without those that were forgotten.
     pub(super) tokens: &'m mut [u32],
     /// Tokens given: `tokens[..fed]`.
     pub(super) fed: usize,
     /// Tokens whose keys and values are in the cache.
     pub(super) done: usize,
+    /// Tokens forgotten, behind those that are kept.
+    pub(super) dropped: usize,
+    /// The most tokens, with the forgotten ones, that it had since it was last as short as what is kept.
+    pub(super) high: usize,
+    /// Token `done` is in the cache already and is only computed for its logits.
+    pub(super) again: bool,
     /// Whether its logits belong to token `done - 1`.
     pub(super) logits_ready: bool,
     /// Tokens of the pass under way.
@@ -52,18 +59,19 @@ pub(super) struct SequenceState<'m> {
     /// Whether that pass computes the logits of its last one.
     pub(super) wanted: bool,
     pub(super) text: TextState<'m>,
-    open: bool,
-    generation: u32,
+    pub(super) open: bool,
+    pub(super) generation: u32,
 }
 
 impl<'m> SequenceState<'m> {
     pub(super) fn plan(
         tokenizer: Option<&Tokenizer<'_>>,
-        limits: &Limits,
+        tokens: usize,
+        stops: (usize, usize),
         plan: &mut Plan,
     ) -> Result<SequenceSlots, MemError> {
-        let tokens = plan.array(limits.context)?;
-        Ok(SequenceSlots { tokens, stream: TextState::plan(tokenizer, limits.stops, plan)? })
+        let tokens = plan.array(tokens)?;
+        Ok(SequenceSlots { tokens, stream: TextState::plan(tokenizer, stops, plan)? })
     }
 
     pub(super) fn carve(arena: &mut Arena<'m>, slots: &SequenceSlots) -> Result<Self, MemError> {
@@ -71,6 +79,9 @@ impl<'m> SequenceState<'m> {
             tokens: arena.carve(slots.tokens)?,
             fed: 0,
             done: 0,
+            dropped: 0,
+            high: 0,
+            again: false,
             logits_ready: false,
             taken: 0,
             wanted: false,
@@ -86,9 +97,75 @@ impl<'m> SequenceState<'m> {
     }
 
     pub(super) fn open(&mut self) {
-        (self.fed, self.done, self.taken, self.logits_ready) = (0, 0, 0, false);
+        self.reset();
         self.text.clear();
         self.open = true;
+    }
+
+    /// Forgets all tokens.
+    fn reset(&mut self) {
+        (self.fed, self.done, self.dropped, self.high, self.taken) = (0, 0, 0, 0, 0);
+        (self.again, self.logits_ready) = (false, false);
+    }
+
+    /// Position of token `index` in the whole text, with what was forgotten.
+    pub(super) fn position(&self, index: usize, policy: &Policy) -> usize {
+        if index < policy.keep { index } else { index + self.dropped }
+    }
+
+    /// Position of token `index` as the model sees it.
+    pub(super) fn place(&self, index: usize, policy: &Policy) -> usize {
+        if policy.begins_anew() { index } else { self.position(index, policy) }
+    }
+
+    /// Index of the token at a position that is not forgotten.
+    pub(super) fn index(&self, position: usize, policy: &Policy) -> usize {
+        if position <= policy.keep {
+            position
+        } else {
+            position.saturating_sub(self.dropped).max(policy.keep)
+        }
+    }
+
+    /// Tokens whose keys and values are in the cache, even if one of them is to be computed again.
+    pub(super) fn stored(&self) -> usize {
+        self.done + usize::from(self.again)
+    }
+
+    /// Number of tokens with the forgotten ones: the position of the next one.
+    pub(super) fn len(&self, policy: &Policy) -> usize {
+        self.position(self.fed, policy)
+    }
+
+    /// Forgets `gone` tokens behind the first `keep`.
+    pub(super) fn forget(&mut self, keep: usize, gone: usize) {
+        let rest = self.tokens.get_mut(keep..self.fed).unwrap_or_default();
+        rest.rotate_left(gone.min(rest.len()));
+        self.fed = self.fed.saturating_sub(gone);
+        self.done = self.done.saturating_sub(gone);
+        self.dropped += gone;
+    }
+
+    /// Forgets the tokens from `index` on, which stands at `position`.
+    pub(super) fn cut(&mut self, index: usize, position: usize, policy: &Policy) {
+        (self.fed, self.logits_ready) = (index, false);
+        if self.done >= index {
+            (self.done, self.again) = (index, false);
+        }
+        if position <= policy.keep {
+            (self.dropped, self.high) = (0, position);
+        }
+        self.text.restart();
+    }
+
+    /// The tokens that the last one sees, but for those in front that are kept when others were forgotten.
+    pub(super) fn seen(&self, policy: &Policy) -> &[u32] {
+        let last = self.position(self.fed.saturating_sub(1), policy);
+        let first = match policy.view(last).first {
+            0 => 0,
+            first => self.index(first, policy),
+        };
+        self.tokens.get(first..self.fed).unwrap_or_default()
     }
 }
 
@@ -120,7 +197,7 @@ impl<'m> States<'m> {
 
     /// Copies tokens and progress from one sequence to another.
     fn copy(&mut self, from: usize, to: usize) {
-        let SequenceState { fed, done, logits_ready, .. } = *self.at(from);
+        let SequenceState { fed, done, dropped, high, again, logits_ready, .. } = *self.at(from);
         for position in 0..fed {
             let token = self.at(from).tokens.get(position).copied();
             if let (Some(token), Some(place)) = (token, self.at_mut(to).tokens.get_mut(position)) {
@@ -128,7 +205,8 @@ impl<'m> States<'m> {
             }
         }
         let child = self.at_mut(to);
-        (child.fed, child.done, child.logits_ready) = (fed, done, logits_ready);
+        (child.fed, child.done, child.dropped, child.high) = (fed, done, dropped, high);
+        (child.again, child.logits_ready) = (again, logits_ready);
     }
 }
 
@@ -171,8 +249,8 @@ impl Session<'_> {
         let id = self.create()?;
         let (from, to) = (self.selected, id.index as usize);
         self.memory.states.copy(from, to);
-        let SequenceState { fed, logits_ready, .. } = *self.state();
-        self.memory.pages.share(from, to, fed);
+        let logits_ready = self.state().logits_ready;
+        self.memory.pages.iter_mut().for_each(|pages| pages.share(from, to));
         let vocab = self.model.spec().vocab;
         if logits_ready && (from.max(to) + 1) * vocab <= self.memory.saved.len() {
             self.memory.saved.copy_within(from * vocab..(from + 1) * vocab, to * vocab);
@@ -186,7 +264,7 @@ impl Session<'_> {
     /// [`Error::Sequence`].
     pub fn close(&mut self, id: SequenceId) -> Result<(), Error> {
         let index = self.find(id)?;
-        self.memory.pages.release_from(index, 0);
+        self.memory.pages.iter_mut().for_each(|pages| pages.release_from(index, 0));
         let selected = index == self.selected;
         let state = self.memory.states.at_mut(index);
         let in_pass = state.taken > 0;
@@ -204,9 +282,11 @@ impl Session<'_> {
         (0..self.memory.states.len()).filter(|index| self.memory.states.at(*index).open).count()
     }
 
-    /// Pages of 16 positions that are free, and all pages.
+    /// Pages of 16 positions that are free, and all pages. Layers that see a window have pages of their own, always
+    /// enough, which are not counted here.
     pub fn pages(&self) -> (usize, usize) {
-        (self.memory.pages.free(), self.memory.pages.len())
+        let [all, _] = &self.memory.pages;
+        (all.free(), all.len())
     }
 
     fn find(&self, id: SequenceId) -> Result<usize, Error> {

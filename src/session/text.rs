@@ -38,8 +38,8 @@ impl<'m> TextTools<'m> {
 /// What a sequence remembers of its text.
 #[derive(Debug)]
 pub(super) struct TextState<'m> {
-    stream: StreamDecoder<'m>,
-    flushed: bool,
+    pub(super) stream: StreamDecoder<'m>,
+    pub(super) flushed: bool,
     pub(super) finish: Option<Finish>,
     pub(super) left: Option<usize>,
     pub(super) ignore_end: bool,
@@ -94,6 +94,7 @@ impl<'m> TextState<'m> {
 enum Reached {
     Pending,
     Text,
+    Token(u32),
     Done(Finish),
 }
 
@@ -162,48 +163,51 @@ impl Session<'_> {
     /// # Errors
     /// As [`Session::next_token`]; [`Error::NoTokenizer`]. What was generated before is shown first.
     pub fn next_piece(&mut self, sampler: &mut Sampler<'_>) -> Result<Option<&str>, Error> {
-        match self.reach(&mut Budget::Unlimited, sampler)? {
-            Reached::Text => Ok(Some(self.state().text.stream.emitted())),
-            Reached::Pending | Reached::Done(_) => Ok(None),
+        loop {
+            match self.reach(&mut Budget::Unlimited, sampler)? {
+                Reached::Text => return Ok(Some(self.state().text.stream.emitted())),
+                Reached::Token(_) => {}
+                Reached::Pending | Reached::Done(_) => return Ok(None),
+            }
         }
     }
 
-    /// Reads what was fed and generates, as far as the budget goes. A program with frames calls this once a frame.
+    /// Reads what was fed and generates a token, as far as the budget goes. A program with frames calls this once a frame.
     ///
     /// # Errors
-    /// As [`Session::next_piece`].
+    /// As [`Session::next_piece`]. After [`Error::Cancelled`], as after every error, the session is as it was before the
+    /// call: the same tokens, text and random numbers. What was computed of a prompt in the meantime is not lost.
     pub fn step(&mut self, mut budget: Budget<'_>, sampler: &mut Sampler<'_>) -> Result<Step<'_>, Error> {
         Ok(match self.reach(&mut budget, sampler)? {
             Reached::Pending => Step::Pending,
             Reached::Text => Step::Piece(self.state().text.stream.emitted()),
+            Reached::Token(id) => Step::Token(id),
             Reached::Done(finish) => Step::Done(finish),
         })
     }
 
+    /// One token further, at most.
     fn reach(&mut self, budget: &mut Budget<'_>, sampler: &mut Sampler<'_>) -> Result<Reached, Error> {
         let model = self.model;
         let tokenizer = model.tokenizer().ok_or(Error::NoTokenizer)?;
-        loop {
-            match self.token_within(budget, sampler) {
-                Ok(None) => return Ok(Reached::Pending),
-                Ok(Some(Some(id))) => {
-                    let SessionMemory { tools, states, .. } = &mut self.memory;
-                    let len = tokenizer.decode_into(id, tools.token)?;
-                    let bytes = tools.token.get(..len).unwrap_or_default();
-                    if states.at_mut(self.selected).text.push(bytes)? {
-                        return Ok(Reached::Text);
-                    }
-                }
-                Ok(Some(None)) => {
-                    let text = &mut self.state_mut().text;
-                    let finish = text.finish.unwrap_or(Finish::Stop);
-                    return Ok(if text.flush() { Reached::Text } else { Reached::Done(finish) });
-                }
-                Err(Error::ContextFull { .. } | Error::PagesFull { .. }) if self.state_mut().text.flush() => {
-                    return Ok(Reached::Text);
-                }
-                Err(error) => return Err(error),
+        match self.token_within(budget, sampler) {
+            Ok(None) => Ok(Reached::Pending),
+            Ok(Some(Some(id))) => {
+                let SessionMemory { tools, states, .. } = &mut self.memory;
+                let len = tokenizer.decode_into(id, tools.token)?;
+                let bytes = tools.token.get(..len).unwrap_or_default();
+                let shown = states.at_mut(self.selected).text.push(bytes)?;
+                Ok(if shown { Reached::Text } else { Reached::Token(id) })
             }
+            Ok(Some(None)) => {
+                let text = &mut self.state_mut().text;
+                let finish = text.finish.unwrap_or(Finish::Stop);
+                Ok(if text.flush() { Reached::Text } else { Reached::Done(finish) })
+            }
+            Err(Error::ContextFull { .. } | Error::PagesFull { .. }) if self.state_mut().text.flush() => {
+                Ok(Reached::Text)
+            }
+            Err(error) => Err(error),
         }
     }
 }

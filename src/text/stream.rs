@@ -106,14 +106,29 @@ impl<'m> StreamDecoder<'m> {
         if let Some(long) = stops.iter().find(|stop| stop.len() > limit) {
             return Err(TextError::StreamLimit { what: "bytes of a stop string", limit, got: long.len() });
         }
-        let places = self.stops.chunks_mut(limit.max(1)).zip(self.stop_lens.iter_mut());
-        for ((place, len), stop) in places.zip(stops) {
-            place.iter_mut().zip(stop.bytes()).for_each(|(place, byte)| *place = byte);
-            *len = stop.len() as u32;
-        }
-        // Without room for stop strings, all of them are empty.
-        self.stop_count = if limit == 0 { 0 } else { count };
+        self.clear_stops();
+        stops.iter().for_each(|stop| self.add_stop(stop));
         Ok(())
+    }
+
+    /// Forgets the stop strings.
+    pub fn clear_stops(&mut self) {
+        self.stop_count = 0;
+    }
+
+    /// Adds a stop string to those there are. One that is too long, or one too many, is left out.
+    pub fn add_stop(&mut self, stop: &str) {
+        let (index, limit) = (self.stop_count, self.limits.stop_bytes);
+        let place = self.stops.chunks_mut(limit.max(1)).nth(index).filter(|place| stop.len() <= place.len());
+        let (Some(place), Some(len)) = (place, self.stop_lens.get_mut(index)) else { return };
+        place.iter_mut().zip(stop.bytes()).for_each(|(place, byte)| *place = byte);
+        *len = stop.len() as u32;
+        self.stop_count = index.saturating_add(1);
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> StreamLimits {
+        self.limits
     }
 
     /// Forgets everything but the stop strings.
@@ -134,6 +149,31 @@ impl<'m> StreamDecoder<'m> {
     /// Bytes that have come in and are held back.
     pub fn held_back(&self) -> usize {
         self.len.saturating_sub(self.given).saturating_add(self.tail_len)
+    }
+
+    /// What is held back, to go on with later: text, and the beginning of a character behind it.
+    pub fn held(&self) -> (&[u8], &[u8]) {
+        let text = self.text.get(self.given..self.len).unwrap_or(&[]);
+        (text, self.tail.get(..self.tail_len).unwrap_or(&[]))
+    }
+
+    /// The stop strings, empty ones included.
+    pub fn stop_strings(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.stop_count).map(|index| self.stop_at(index))
+    }
+
+    /// Goes on where another stream was, with what that held back; see [`StreamDecoder::held`]. Whether there is room for
+    /// it; if not, nothing changes.
+    pub fn resume(&mut self, text: &[u8], tail: &[u8], stop: Option<usize>) -> bool {
+        let fits = text.len() <= self.limits.stop_bytes && tail.len() < self.tail.len();
+        if !fits || str::from_utf8(text).is_err() {
+            return false;
+        }
+        self.reset();
+        self.append(text);
+        self.tail.iter_mut().zip(tail).for_each(|(place, byte)| *place = *byte);
+        (self.tail_len, self.stop) = (tail.len(), stop);
+        true
     }
 
     /// Takes the bytes of a token. Bad bytes become U+FFFD as in [`String::from_utf8_lossy`].

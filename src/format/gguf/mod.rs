@@ -220,6 +220,12 @@ impl<'a> Gguf<'a> {
         self.layout.alignment
     }
 
+    /// The bytes of preamble, metadata and tensor directory.
+    pub fn header(&self) -> &'a [u8] {
+        let len = usize::try_from(self.layout.data_offset).unwrap_or(usize::MAX);
+        self.header.get(..len).unwrap_or(self.header)
+    }
+
     /// Absolute offset of the data section.
     pub fn data_offset(&self) -> u64 {
         self.layout.data_offset
