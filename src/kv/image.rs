@@ -14,18 +14,18 @@ struct Lines {
     numbers: usize,
     /// Bytes of a number.
     size: usize,
-    /// Whether a line has one number a position (keys), not one position (values).
+    /// Whether a line has one number of each position (keys, scales), not the numbers of one position (values).
     across: bool,
 }
 
 impl Lines {
-    /// The arrays of a head's keys and values in one page.
+    /// The arrays of a head's keys and values in one page; see [`KvBlocks`](crate::kernels::KvBlocks).
     fn of_head(shape: &KvShape) -> [Lines; 4] {
         let (k, v) = (numbers(shape.types.keys, shape.dim_k), numbers(shape.types.values, shape.dim_v));
-        let keys = |(count, size)| Lines { count, numbers: KV_BLOCK, size, across: true };
-        let values = |(numbers, size)| Lines { count: KV_BLOCK, numbers, size, across: false };
+        let across = |(count, size)| Lines { count, numbers: KV_BLOCK, size, across: true };
+        let along = |(numbers, size)| Lines { count: KV_BLOCK, numbers, size, across: false };
         let [[k, k_scales], [v, v_scales]] = [k, v];
-        [keys(k), keys(k_scales), values(v), values(v_scales)]
+        [across(k), across(k_scales), along(v), across(v_scales)]
     }
 
     fn bytes(&self) -> usize {
@@ -109,6 +109,104 @@ fn image_of_part(lines: &Lines, part: &[u8], valid: usize, put: &mut impl FnMut(
                 }
             }
             put(image);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{
+        Attention, KvTypes, Span, attend_chunk, attention_partial, attention_scratch, scalar, store_position,
+    };
+    use crate::mem::aligned::Block;
+    use crate::mem::{Arena, Plan};
+    extern crate std;
+    use std::vec;
+    use std::vec::Vec;
+
+    const LAYERS: usize = 2;
+    const HEADS: usize = 2;
+
+    /// A cache of two pages, full of rubbish.
+    fn with(types: KvTypes, dims: (usize, usize), work: impl FnOnce(&mut KvCache<'_>)) {
+        let (dim_k, dim_v) = dims;
+        let shape = KvShape { types, layers: LAYERS, heads: HEADS, dim_k, dim_v, pages: 2 };
+        let mut plan = Plan::new();
+        let slot = KvCache::plan(shape, &mut plan).unwrap();
+        let mut memory = Block::zeroed(plan.bytes()).unwrap();
+        memory.bytes_mut().fill(0x3a);
+        work(&mut KvCache::carve(&mut Arena::new(memory.bytes_mut(), &plan).unwrap(), &slot).unwrap());
+    }
+
+    /// What a query sees of the first positions of a page, in every layer and head.
+    fn seen(cache: &KvCache<'_>, page: u32, valid: usize) -> Vec<u32> {
+        let shape = cache.shape();
+        let q: Vec<f32> = (0..shape.dim_k).map(|d| (d as f32 * 0.7).sin()).collect();
+        let mut bits = Vec::new();
+        for layer in 0..LAYERS {
+            for head in 0..HEADS {
+                let pages = [page];
+                let kv = cache.head(layer, head, &pages);
+                let args = Attention { q: &q, kv, scale: 0.3, softcap: 0.0 };
+                let mut partial = vec![0.0; attention_partial(shape.dim_v)];
+                let span = Span { first_block: 0, seen: 0..valid };
+                attend_chunk(scalar(), &args, &span, &mut partial, &mut vec![0.0; attention_scratch(1)]);
+                bits.extend(partial.iter().map(|x| x.to_bits()));
+            }
+        }
+        bits
+    }
+
+    #[test]
+    fn images_hold_what_is_valid_and_nothing_else() {
+        for keys in KvType::ALL {
+            for values in KvType::ALL {
+                for dims in [(8, 8), (33, 80), (64, 32)] {
+                    for valid in [1, 7, 16] {
+                        with(KvTypes { keys, values }, dims, |cache| image_round(cache, valid));
+                    }
+                }
+            }
+        }
+    }
+
+    fn image_round(cache: &mut KvCache<'_>, valid: usize) {
+        let shape = cache.shape();
+        let number = |i: usize| ((i * 2_654_435_761) % 1000) as f32 * 0.003 - 1.5;
+        for layer in 0..LAYERS {
+            for head in 0..HEADS {
+                for position in 0..valid {
+                    let seed = 1 + position * 977 + head * 31 + layer * 7;
+                    let k: Vec<f32> = (0..shape.dim_k).map(|d| number(seed + d * 13)).collect();
+                    let v: Vec<f32> = (0..shape.dim_v).map(|d| number(seed + d * 17)).collect();
+                    let place = cache.head_of_page_mut(layer, 1, head);
+                    store_position(scalar(), shape.types, &k, &v, position, place);
+                }
+            }
+        }
+        let image = |cache: &KvCache<'_>, page: u32| {
+            let mut image = Vec::new();
+            cache.page_image(page, valid, |bytes| image.extend_from_slice(bytes));
+            image
+        };
+        let first = image(cache, 1);
+        assert_eq!(first.len(), shape.image());
+        let mut rest = &first[..];
+        cache.set_page_image(0, |part| {
+            let (bytes, behind) = rest.split_at(part.len());
+            part.copy_from_slice(bytes);
+            rest = behind;
+        });
+        assert!(rest.is_empty());
+        assert_eq!(seen(cache, 0, valid), seen(cache, 1, valid), "{:?} {valid}", shape.types);
+        assert_eq!(image(cache, 0), first);
+        // Numbers are little-endian: the first value of the first key, as the type stores it.
+        let one = number(1);
+        match shape.types.keys {
+            KvType::F32 => assert_eq!(first[..4], one.to_le_bytes()),
+            KvType::F16 => assert_eq!(first[..2], half::f16::from_f32(one).to_le_bytes()),
+            KvType::Q8_0 => {}
         }
     }
 }
