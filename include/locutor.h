@@ -149,6 +149,9 @@ typedef struct locutor_model locutor_model;
 #define LOCUTOR_MODEL_MAP 1u
 /* The file is the open descriptor `fd` (not on Windows). It is used for the duration of the call, and stays open. */
 #define LOCUTOR_MODEL_FD 2u
+/* Read the header alone, before the weights are there or wanted: the model tells what it is, plans sessions, and turns
+ * text into tokens and back, but has no sessions. For path, read and LOCUTOR_MODEL_FD; not with LOCUTOR_MODEL_MAP. */
+#define LOCUTOR_MODEL_HEADER 4u
 
 /* Fills the `len` bytes at `destination` with the file's bytes from `offset` on. Returns 0, or any other number, which
  * then stands in the error's text. */
@@ -312,7 +315,7 @@ typedef struct locutor_session_plan {
 
 int32_t locutor_session_plan_init(locutor_session_plan *plan, size_t size);
 
-/* Fills plan, which was made by its _init. Does not allocate. */
+/* Fills plan, which was made by its _init. Works on a header alone, see LOCUTOR_MODEL_HEADER. Does not allocate. */
 int32_t locutor_session_get_plan(const locutor_model *model, const locutor_session_params *params,
                                  locutor_session_plan *plan, locutor_error *error);
 

@@ -4,23 +4,32 @@ use crate::failure::{ErrorInfo, Failure, guard, guard_plain};
 use crate::handle::{self, Handle, In, Memory, Object, Out, Use, User, keep_bytes, sized_struct};
 use crate::status::{Status, export};
 use core::ffi::c_char;
-use engine::format::{FileBytes, FormatError, ModelBytes, Operation, ReadError};
-use engine::model::Model;
+use engine::format::{FileBytes, FormatError, HeaderBytes, ModelBytes, Operation, ReadError};
+use engine::model::{Model, ModelHeader};
 use std::fs::File;
 use std::path::Path;
 
 /// `locutor_model`.
 pub struct ModelObject {
-    /// There from the moment that C gets the object.
+    /// There from the moment that C gets the object, unless it was opened for its header alone.
     model: Option<Model<'static>>,
+    /// There if it was opened for its header alone.
+    header: Option<ModelHeader<'static>>,
     // Behind the model, which borrows from it.
     file: Option<FileBytes>,
 }
 
 impl ModelObject {
     /// The model.
-    pub fn model(&self) -> Result<&Model<'static>, Status> {
-        self.model.as_ref().ok_or(Status::INTERNAL)
+    pub fn model(&self) -> Result<&Model<'static>, Failure> {
+        let no_weights = Failure::Param("the model was opened for its header alone");
+        self.model.as_ref().ok_or(no_weights)
+    }
+
+    /// Descriptor and tokenizer.
+    pub fn header(&self) -> Result<&ModelHeader<'static>, Status> {
+        let header = self.model.as_ref().map(Model::header).or(self.header.as_ref());
+        header.ok_or(Status::INTERNAL)
     }
 }
 
@@ -29,6 +38,7 @@ type ReadFn = extern "C" fn(user: User, offset: u64, destination: Out<u8>, len: 
 
 pub const MAP: u32 = 1;
 pub const FD: u32 = 2;
+pub const HEADER: u32 = 4;
 
 sized_struct! {
     /// `locutor_model_params`.
@@ -53,10 +63,14 @@ impl ModelParams {
         let in_file = !self.path.is_null() || self.flags & FD != 0;
         if sources.iter().filter(|given| **given).count() != 1 {
             Err(Failure::Param("exactly one of path, data, read and LOCUTOR_MODEL_FD is needed"))
-        } else if self.flags & !(MAP | FD) != 0 || self.reserved != 0 {
+        } else if self.flags & !(MAP | FD | HEADER) != 0 || self.reserved != 0 {
             Err(Failure::Param("flags or reserved: unknown bits"))
         } else if self.flags & MAP != 0 && !in_file {
             Err(Failure::Param("LOCUTOR_MODEL_MAP asks for a path or a descriptor"))
+        } else if self.flags & HEADER != 0 && self.flags & MAP != 0 {
+            Err(Failure::Param("LOCUTOR_MODEL_HEADER excludes LOCUTOR_MODEL_MAP"))
+        } else if self.flags & HEADER != 0 && !self.data.is_null() {
+            Err(Failure::Param("LOCUTOR_MODEL_HEADER is for path, read and LOCUTOR_MODEL_FD"))
         } else if (self.offset != 0 || self.len != 0) && !in_file {
             Err(Failure::Param("offset and len ask for a path or a descriptor"))
         } else {
@@ -73,19 +87,28 @@ impl ModelParams {
         Ok(ModelBytes::new(self.data.slice(len)?))
     }
 
+    /// The host's reader.
+    fn reader(&self, read: ReadFn) -> impl FnMut(u64, &mut [u8]) -> Result<(), ReadError> {
+        let user = self.read_user;
+        move |offset, destination| match read(user, offset, Out::to(destination), destination.len()) {
+            0 => Ok(()),
+            code => Err(ReadError::Host(code)),
+        }
+    }
+
+    /// The front of the file alone.
+    fn front(&self) -> Result<HeaderBytes, Failure> {
+        if let Some(read) = self.read {
+            return Ok(HeaderBytes::from_reader(self.reader(read), self.read_len)?);
+        }
+        let file = if self.flags & FD != 0 { descriptor(self.fd)? } else { open(path(self.path)?)? };
+        Ok(HeaderBytes::from_file(&file, self.offset, Some(self.len).filter(|len| *len > 0))?)
+    }
+
     /// The file's bytes in memory of their own, or mapped.
     fn file(&self) -> Result<FileBytes, Failure> {
         if let Some(read) = self.read {
-            let reader = |offset, destination: &mut [u8]| match read(
-                self.read_user,
-                offset,
-                Out::to(destination),
-                destination.len(),
-            ) {
-                0 => Ok(()),
-                code => Err(ReadError::Host(code)),
-            };
-            return Ok(FileBytes::from_reader(reader, self.read_len)?);
+            return Ok(FileBytes::from_reader(self.reader(read), self.read_len)?);
         }
         let (map, len) = (self.flags & MAP != 0, Some(self.len).filter(|len| *len > 0));
         if self.flags & FD != 0 {
@@ -148,7 +171,7 @@ fn build(
     file: Option<FileBytes>,
 ) -> Result<Use<ModelObject>, Failure> {
     let (mut object, tables) =
-        Object::place(memory, Model::size(&bytes)?, ModelObject { model: None, file })?;
+        Object::place(memory, Model::size(&bytes)?, ModelObject { model: None, header: None, file })?;
     object.get_mut().ok_or(Status::INTERNAL)?.model = Some(Model::new(bytes, tables)?);
     Ok(object)
 }
@@ -187,7 +210,7 @@ fn short(number: usize) -> u32 {
 }
 
 fn info(object: &ModelObject) -> Result<ModelInfo, Failure> {
-    let model = object.model()?;
+    let model = object.header()?;
     let (spec, tokenizer) = (model.spec(), model.tokenizer());
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let ids = tokenizer.map(|tokenizer| tokenizer.ids()).unwrap_or_default();
@@ -206,7 +229,7 @@ fn info(object: &ModelObject) -> Result<ModelInfo, Failure> {
         bos: ids.bos.unwrap_or(NO_TOKEN),
         eos: ids.eos.unwrap_or(NO_TOKEN),
         file_bytes: model.file().file_len(),
-        table_bytes: model.memory_bytes() as u64,
+        table_bytes: object.model.as_ref().map_or(0, Model::memory_bytes) as u64,
         architecture: In::to(architecture.as_bytes()),
         architecture_len: architecture.len() as u64,
         name: In::to(name.as_bytes()),
@@ -229,6 +252,12 @@ export! {
         guard(error, || {
             let (params, model) = (params.read()?, model.check()?);
             params.check()?;
+            if params.flags & HEADER != 0 {
+                let header = Some(ModelHeader::from_header_bytes(params.front()?)?);
+                let object = ModelObject { model: None, header, file: None };
+                model.set(Object::place(Memory::Own, 0, object)?.0.give());
+                return Ok(());
+            }
             let (bytes, file) = if params.data.is_null() {
                 let file = params.file()?;
                 (keep_bytes(&file), Some(file))

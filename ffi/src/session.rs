@@ -170,7 +170,7 @@ sized_struct! {
 }
 
 fn plan(model: &ModelObject, params: &SessionParams) -> Result<SessionPlan, Failure> {
-    let plan = params.limits()?.plan(model.model()?)?;
+    let plan = params.limits()?.plan_header(model.header()?)?;
     let bytes = Object::<SessionObject>::size(plan.bytes)?;
     Ok(SessionPlan {
         struct_size: 0,

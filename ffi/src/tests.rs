@@ -73,6 +73,7 @@ fn numbers_are_those_of_the_header() {
         ("LOCUTOR_NO_TOKEN", model::NO_TOKEN.into()),
         ("LOCUTOR_MODEL_MAP", model::MAP.into()),
         ("LOCUTOR_MODEL_FD", model::FD.into()),
+        ("LOCUTOR_MODEL_HEADER", model::HEADER.into()),
         ("LOCUTOR_MODEL_HAS_TOKENIZER", model::HAS_TOKENIZER.into()),
         ("LOCUTOR_MODEL_ADDS_BOS", model::ADDS_BOS.into()),
         ("LOCUTOR_MODEL_IS_MAPPED", model::IS_MAPPED.into()),

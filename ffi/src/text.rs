@@ -19,7 +19,7 @@ fn specials(flags: u32) -> Result<Specials, Failure> {
 }
 
 fn tokenizer(model: &ModelObject) -> Result<&Tokenizer<'_>, Failure> {
-    Ok(model.model()?.tokenizer().ok_or(Status::NO_TOKENIZER)?)
+    Ok(model.header()?.tokenizer().ok_or(Status::NO_TOKENIZER)?)
 }
 
 /// Copies a result out and says how long it is; the length also where it does not fit.

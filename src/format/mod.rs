@@ -30,5 +30,5 @@ pub use field::{Field, Name, What};
 pub use gguf::{Array, Counts, Gguf, GgufSlots, Key, PerLayer, TensorEntry, Value, ValueType};
 pub use sort::{find_by, sort_by};
 #[cfg(feature = "alloc")]
-pub use source::FileBytes;
+pub use source::{FileBytes, HeaderBytes};
 pub use source::{ModelBytes, read_into};

@@ -77,7 +77,7 @@ fn extent_error(operation: Operation, offset: u64, len: u64, available: u64) -> 
 }
 
 #[cfg(feature = "alloc")]
-pub use owned::FileBytes;
+pub use owned::{FileBytes, HeaderBytes};
 
 #[cfg(feature = "alloc")]
 mod owned {
@@ -175,9 +175,39 @@ mod owned {
         usize::try_from(needed).unwrap_or(usize::MAX).max(have.saturating_mul(2))
     }
 
+    /// The front part of a model file, at least to the end of the tensor table, and how long the whole file is.
+    #[derive(Debug)]
+    pub struct HeaderBytes {
+        front: Block,
+        file_len: u64,
+    }
+
+    impl HeaderBytes {
+        /// Reads the header of a file of `len` bytes through a callback, as [`read_into`], and no more than twice the
+        /// header.
+        ///
+        /// # Errors
+        /// As [`read_into`] and [`scan`]; [`FormatError::Memory`].
+        pub fn from_reader(
+            read: impl FnMut(u64, &mut [u8]) -> Result<(), ReadError>,
+            len: u64,
+        ) -> Result<Self, FormatError> {
+            Ok(Self { front: read_header(read, len)?, file_len: len })
+        }
+
+        /// The file from its first byte on.
+        pub fn bytes(&self) -> &[u8] {
+            self.front.bytes()
+        }
+
+        /// Length of the whole file in bytes.
+        pub fn file_len(&self) -> u64 {
+            self.file_len
+        }
+    }
+
     /// Copies the header of a file of `len` bytes, whose end is found by scanning. Allocates up to twice the header, and
     /// briefly 1.5 times that.
-    #[cfg(feature = "std")]
     pub(in crate::format) fn read_header(
         mut read: impl FnMut(u64, &mut [u8]) -> Result<(), ReadError>,
         len: u64,
@@ -228,6 +258,25 @@ mod files {
         ///
         /// # Errors
         /// As [`open`](Self::open); [`ReadError::Extent`] if the file is shorter.
+        pub fn from_file(file: &File, offset: u64, len: Option<u64>) -> Result<Self, FormatError> {
+            let len = file_extent(file, offset, len)?;
+            Self::from_reader(reader(file, offset), len)
+        }
+    }
+
+    impl HeaderBytes {
+        /// Reads the header of the file at `path`.
+        ///
+        /// # Errors
+        /// As [`FileBytes::open`], as far as the header is concerned.
+        pub fn open(path: impl AsRef<Path>) -> Result<Self, FormatError> {
+            Self::from_file(&open(path.as_ref())?, 0, None)
+        }
+
+        /// Reads the header of `len` bytes from `offset` on of an open file (all the rest for `None`).
+        ///
+        /// # Errors
+        /// As [`FileBytes::from_file`], as far as the header is concerned.
         pub fn from_file(file: &File, offset: u64, len: Option<u64>) -> Result<Self, FormatError> {
             let len = file_extent(file, offset, len)?;
             Self::from_reader(reader(file, offset), len)

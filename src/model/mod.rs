@@ -6,6 +6,7 @@
 mod error;
 mod families;
 pub mod forward;
+mod header;
 pub mod names;
 mod open;
 #[cfg(feature = "alloc")]
@@ -16,5 +17,6 @@ pub mod spec;
 pub mod weights;
 
 pub use error::{ModelError, Name};
+pub use header::ModelHeader;
 pub use open::Model;
 pub use spec::ModelSpec;

@@ -2,13 +2,13 @@
 
 use super::ModelError;
 use super::forward::Forward;
-use super::read_spec::read_spec;
+use super::header::{HeaderSlots, ModelHeader};
 use super::spec::ModelSpec;
 use super::weights::{WeightSlots, Weights};
-use crate::format::gguf::{self, Counts, Gguf, GgufSlots};
+use crate::format::gguf::{self, Counts, Gguf};
 use crate::format::source::ModelBytes;
-use crate::mem::{Arena, Digest, Plan};
-use crate::text::{Tokenizer, TokenizerSlots};
+use crate::mem::{Arena, Plan};
+use crate::text::Tokenizer;
 
 /// A model, ready for sessions. It is immutable and may be shared by threads.
 ///
@@ -16,29 +16,19 @@ use crate::text::{Tokenizer, TokenizerSlots};
 /// from a path own both and are `Model<'static>`.
 #[derive(Debug)]
 pub struct Model<'a> {
-    file: Gguf<'a>,
-    spec: ModelSpec,
+    header: ModelHeader<'a>,
     weights: Weights<'a>,
-    tokenizer: Option<Tokenizer<'a>>,
     memory_bytes: usize,
     // Behind everything that borrows from it.
     #[cfg(feature = "alloc")]
     pub(super) owner: Option<super::owned::Owner>,
 }
 
-/// The slots of a model's tables.
-struct Slots {
-    gguf: GgufSlots,
-    weights: WeightSlots,
-    tokenizer: TokenizerSlots,
-}
-
-fn plan(counts: &Counts) -> Result<(Plan, Slots), ModelError> {
+fn plan(counts: &Counts) -> Result<(Plan, HeaderSlots, WeightSlots), ModelError> {
     let mut plan = Plan::new();
-    let gguf = Gguf::plan(counts, &mut plan)?;
+    let header = HeaderSlots::plan(counts, &mut plan)?;
     let weights = Weights::plan(counts, &mut plan)?;
-    let tokenizer = Tokenizer::plan(counts, &mut plan)?;
-    Ok((plan, Slots { gguf, weights, tokenizer }))
+    Ok((plan, header, weights))
 }
 
 impl<'a> Model<'a> {
@@ -57,27 +47,14 @@ impl<'a> Model<'a> {
     /// Everything that is wrong with the file, with the field and its offset; memory that is too small or misaligned.
     pub fn new(file: ModelBytes<'a>, memory: &'a mut [u8]) -> Result<Model<'a>, ModelError> {
         let file_len = file.data.len() as u64;
-        let (plan, slots) = plan(&gguf::scan(file.header, file_len)?)?;
+        let (plan, header_slots, weight_slots) = plan(&gguf::scan(file.header, file_len)?)?;
         let mut arena = Arena::new(memory, &plan)?;
-        let gguf = Gguf::read(file.header, file_len, &mut arena, &slots.gguf)?;
-        let spec = read_spec(&gguf)?;
-        let weights = Weights::load(&spec, &gguf, file.data, &mut arena, &slots.weights)?;
-        let tokenizer = match gguf.get("tokenizer.ggml.model") {
-            Some(_) => Some(Tokenizer::load(&gguf, &mut arena, &slots.tokenizer)?),
-            None => None,
-        };
-        if let Some(tokens) =
-            tokenizer.as_ref().map(Tokenizer::vocab_len).filter(|tokens| *tokens > spec.vocab)
-        {
-            return Err(ModelError::VocabLength { tokens, rows: spec.vocab });
-        }
-        let memory_bytes = plan.bytes();
+        let header = ModelHeader::build(file.header, file_len, &mut arena, &header_slots)?;
+        let weights = Weights::load(header.spec(), &header.file, file.data, &mut arena, &weight_slots)?;
         Ok(Model {
-            file: gguf,
-            spec,
+            header,
             weights,
-            tokenizer,
-            memory_bytes,
+            memory_bytes: plan.bytes(),
             #[cfg(feature = "alloc")]
             owner: None,
         })
@@ -91,27 +68,24 @@ impl<'a> Model<'a> {
         Self::new(ModelBytes::new(bytes), memory)
     }
 
+    /// Descriptor and tokenizer.
+    pub fn header(&self) -> &ModelHeader<'a> {
+        &self.header
+    }
+
     /// The descriptor.
     pub fn spec(&self) -> &ModelSpec {
-        &self.spec
+        self.header.spec()
     }
 
     /// Metadata and tensor directory of the file.
     pub fn file(&self) -> &Gguf<'_> {
-        &self.file
-    }
-
-    /// A digest of the metadata and the tensor directory: files that differ in more than weights have different ones, as
-    /// good as certainly. Reads the whole header.
-    pub fn digest(&self) -> u64 {
-        let mut digest = Digest::new();
-        digest.add(self.file.header());
-        digest.value()
+        self.header.file()
     }
 
     /// The tokenizer; `None` for a file without one, which takes and gives token ids alone.
     pub fn tokenizer(&self) -> Option<&Tokenizer<'_>> {
-        self.tokenizer.as_ref()
+        self.header.tokenizer()
     }
 
     /// The weights.
@@ -126,6 +100,6 @@ impl<'a> Model<'a> {
 
     /// The forward pass of this model.
     pub fn forward(&self) -> Forward<'_> {
-        Forward { spec: &self.spec, weights: &self.weights }
+        Forward { spec: self.spec(), weights: &self.weights }
     }
 }

@@ -1,8 +1,8 @@
 //! Models that own their file's bytes and their tables.
 #![allow(unsafe_code)]
 
-use super::{Model, ModelError};
-use crate::format::{FileBytes, ModelBytes};
+use super::{Model, ModelError, ModelHeader};
+use crate::format::{FileBytes, HeaderBytes, ModelBytes};
 use crate::mem::aligned::Block;
 
 /// What an owning model keeps alive. The fields are never read: the model's tables point into them.
@@ -10,6 +10,41 @@ use crate::mem::aligned::Block;
 pub(super) struct Owner {
     _tables: Block,
     _file: Option<FileBytes>,
+}
+
+/// What an owning header keeps alive, likewise.
+#[derive(Debug)]
+pub(super) struct HeaderOwner {
+    _tables: Block,
+    _front: HeaderBytes,
+}
+
+impl ModelHeader<'static> {
+    /// A header that was read from any source; see [`HeaderBytes`].
+    ///
+    /// # Errors
+    /// As [`ModelHeader::new`]; no memory.
+    pub fn from_header_bytes(front: HeaderBytes) -> Result<Self, ModelError> {
+        let (bytes, file_len) = (front.bytes(), front.file_len());
+        let block = Block::zeroed(ModelHeader::size(bytes, file_len)?)?;
+        // SAFETY: the header keeps `front`, whose bytes stand in memory of their own that does not move with it, and its
+        // methods never give out a borrow that outlives `&self`.
+        let bytes = unsafe { core::mem::transmute::<&[u8], &'static [u8]>(bytes) };
+        // SAFETY: the header keeps the block for as long as it lives, nothing else uses it, and its methods never give out
+        // a borrow that outlives `&self`.
+        let mut header = ModelHeader::new(bytes, file_len, unsafe { block.leak_mut() })?;
+        header.owner = Some(HeaderOwner { _tables: block, _front: front });
+        Ok(header)
+    }
+
+    /// The header of a file, which is read no further.
+    ///
+    /// # Errors
+    /// As [`Model::open`], as far as the header is concerned.
+    #[cfg(feature = "std")]
+    pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self, ModelError> {
+        Self::from_header_bytes(HeaderBytes::open(path)?)
+    }
 }
 
 impl<'a> Model<'a> {

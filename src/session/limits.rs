@@ -10,7 +10,7 @@ use crate::kv::{KvSlot, KvType, KvTypes, Pages};
 use crate::mem::{Arena, MemError, ObjectSlot, Plan, Slot};
 use crate::model::forward::Batch;
 use crate::model::plan::{Precisions, RunLimits, RunMemory, RunSlots};
-use crate::model::{Model, ModelSpec};
+use crate::model::{Model, ModelHeader, ModelSpec};
 use crate::sample::Candidate;
 
 /// Limits of a session. They fix its memory; nothing in it grows.
@@ -61,6 +61,13 @@ impl Limits {
     /// The default limits.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The least memory for so many positions: one column at a time, texts of one position's bytes at a time, no stop
+    /// strings. Everything else works as with more, and gives the same bits, later. A context of 1 is the smallest that
+    /// works at all: it reads a token and gives its logits.
+    pub fn smallest(context: usize) -> Self {
+        Self { context, batch: 1, text_bytes: 4, stops: (0, 0), ..Self::default() }
     }
 
     /// Sequences that exist at the same time; see [`super::Session::fork`].
@@ -212,7 +219,16 @@ impl Limits {
     /// # Errors
     /// Limits that the model cannot have; sizes beyond the address space.
     pub fn plan(&self, model: &Model<'_>) -> Result<SessionPlan, Error> {
-        Ok(Slots::plan(model, &self.resolve(model.spec())?)?.0)
+        self.plan_header(model.header())
+    }
+
+    /// As [`Limits::plan`], from a file's header alone, before its weights are there. Exact for the kernels of this
+    /// machine, or those of [`Limits::kernels`].
+    ///
+    /// # Errors
+    /// As [`Limits::plan`].
+    pub fn plan_header(&self, header: &ModelHeader<'_>) -> Result<SessionPlan, Error> {
+        Ok(Slots::plan(header, &self.resolve(header.spec())?)?.0)
     }
 }
 
@@ -346,8 +362,11 @@ impl<'m> Columns<'m> {
 
 impl Slots {
     /// Plans a session with resolved limits.
-    pub(super) fn plan(model: &Model<'_>, limits: &Limits) -> Result<(SessionPlan, Plan, Slots), Error> {
-        let (spec, tokenizer) = (model.spec(), model.tokenizer());
+    pub(super) fn plan(
+        header: &ModelHeader<'_>,
+        limits: &Limits,
+    ) -> Result<(SessionPlan, Plan, Slots), Error> {
+        let (spec, tokenizer) = (header.spec(), header.tokenizer());
         let Limits { context, sequences, batch, .. } = *limits;
         let (policy, window) = (limits.resolved_policy(spec)?, limits.window(spec));
         let [all, windowed] = limits.pages(&policy, window);

@@ -139,7 +139,7 @@ impl<'m> Session<'m> {
         memory: &'m mut [u8],
     ) -> Result<Session<'m>, Error> {
         let limits = limits.resolve(model.spec())?;
-        let (_, plan, slots) = Slots::plan(model, &limits)?;
+        let (_, plan, slots) = Slots::plan(model.header(), &limits)?;
         let mut memory = slots.carve(model, memory, &plan)?;
         let kernels = limits.table();
         let _float_env = FloatEnv::enter();

@@ -150,7 +150,7 @@ impl Session<'_> {
             ContextPolicy::Slide { sinks } => (2, context, sinks as u64),
         };
         Binding {
-            model: self.model.digest(),
+            model: self.model.header().digest(),
             types: [type_number(types.keys), type_number(types.values)],
             bits,
             window: self.window.map_or(0, |window| window as u32),
