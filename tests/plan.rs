@@ -121,7 +121,9 @@ fn the_smallest_plan_works() {
         for context in [1, 2, 20] {
             let limits = Limits::smallest(context);
             let plan = limits.plan(&model).unwrap();
-            for more in [limits.batch(2), limits.sequences(2), limits.threads(2), limits.context(context + 16)] {
+            for more in
+                [limits.batch(2), limits.sequences(2), limits.threads(2), limits.context(context + 16)]
+            {
                 let more = more.plan(&model).unwrap().bytes;
                 assert!(plan.bytes < more || context == 1, "{name}: {} is not below {more}", plan.bytes);
             }
@@ -172,7 +174,8 @@ fn windows_keep_the_cache_small() {
     };
     let page = model.spec().kv_heads * 2 * 16 * (model.spec().dim_k + model.spec().dim_v);
     let held = (24usize + 16 + 16).div_ceil(16) + 1;
-    let full_layers = (0..model.spec().layers).filter(|layer| model.spec().layer(*layer).window.is_none()).count();
+    let full_layers =
+        (0..model.spec().layers).filter(|layer| model.spec().layer(*layer).window.is_none()).count();
     let windowed = model.spec().layers - full_layers;
     for context in [256, 4096] {
         assert_eq!(bytes(context).0, page * (full_layers * context / 16 + windowed * held));

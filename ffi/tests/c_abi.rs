@@ -56,7 +56,7 @@ fn library() -> &'static Path {
 /// Compiles a C program against the static library with the line that its head tells.
 fn compile(source: &str, standard: &str) -> PathBuf {
     let program = scratch(Path::new(source).file_stem().unwrap().to_str().unwrap());
-    let mut cc = compiler("CC", "cc");
+    let mut cc = if source.ends_with(".cpp") { compiler("CXX", "c++") } else { compiler("CC", "cc") };
     cc.arg(format!("-std={standard}")).args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I"]);
     cc.arg(root().join("include")).arg(root().join(source)).arg(library());
     if cfg!(target_os = "linux") {
@@ -126,6 +126,39 @@ fn the_engine_keeps_its_promises() {
     for name in MODELS {
         run(Command::new(&program).arg(root().join(name)));
     }
+}
+
+/// The kernel ends a process that makes a system call where none may be; see the program's head.
+#[test]
+#[cfg(target_os = "linux")]
+fn ten_thousand_tokens_without_a_system_call() {
+    let program = compile("ffi/tests/no_syscalls.c", "gnu99");
+    let model = root().join(MODELS[0]);
+    let output = run(Command::new(&program).arg(&model));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "10000 tokens\n");
+    let notices = Command::new(&program).arg(&model).arg("call").output().unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&notices.status);
+    assert_eq!(signal, Some(9), "{notices:?}");
+}
+
+/// The game loop, on its own thread and on the threads of its job system: the same story.
+#[test]
+fn the_frame_loop_tells_one_story() {
+    let program = compile("examples/frame_loop.cpp", "c++17");
+    let says = |options: &[&str]| {
+        let mut command = Command::new(&program);
+        command.arg("-m").arg(root().join(MODELS[0])).args(["--no-sleep", "--endless", "--frames", "300"]);
+        let output = run(command.args(options));
+        let report = String::from_utf8(output.stderr).unwrap();
+        assert!(report.contains("300 frames") && report.contains("p99"), "{report}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Slices of no time read nothing; longer ones get further in the same story.
+    assert_eq!(says(&["--budget-us", "0"]), "Once upon a time\n");
+    let (one, three) = (says(&["--budget-us", "2000"]), says(&["--budget-us", "2000", "--threads", "3"]));
+    let (one, three) = (one.trim_end(), three.trim_end());
+    assert!(one.len() > 40 && three.len() > 40);
+    assert!(one.starts_with(three) || three.starts_with(one), "{one}\n{three}");
 }
 
 /// What `generate` prints for a prompt, by the Rust interface.
