@@ -1,7 +1,8 @@
 //! `bench`: the speed of prompt processing and decoding.
 
 use crate::Failure;
-use crate::options::{LimitOptions, ModelOptions, default_threads};
+use crate::limits::{LimitOptions, default_threads};
+use crate::options::ModelOptions;
 use clap::Args;
 use locutor::sample::Sampler;
 use locutor::session::{Budget, Session};
