@@ -548,7 +548,7 @@ fn damaged_files_are_named_with_field_and_offset() {
 #[test]
 fn wrong_usage_is_status_2() {
     let long = "x".repeat(300);
-    let cases: [&[&str]; 17] = [
+    let cases: [&[&str]; 18] = [
         &[],
         &["sing"],
         &["generate"],
@@ -566,6 +566,7 @@ fn wrong_usage_is_status_2() {
         &["score", "--policy", "stop", "--keep", "4", "a"],
         &["generate", "--load", "x"],
         &["generate", "--save", "x.state", "--stop", &long, "a"],
+        &["bench", "--sequences", "0"],
     ];
     for arguments in cases {
         let output = run(arguments);

@@ -70,6 +70,10 @@ enum Command {
     /// --sequences, --batch, --threads, --kv and --policy, which never allocates more.
     Inspect(inspect::Arguments),
     /// Measure the speed of prompt processing and decoding.
+    ///
+    /// ppP reads a prompt of P tokens, tgN decodes N. With --sequences S, tgNxS decodes N tokens in each of S sequences,
+    /// together and one after the other in turns, and forkPxS shares a prompt of P tokens among S sequences, in turns
+    /// with reading it S times.
     Bench(bench::Arguments),
     /// Hash every logit of a run: the same on every machine.
     ///

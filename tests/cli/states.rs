@@ -258,6 +258,7 @@ fn policies_go_on_beyond_the_context() {
     assert_ne!(hash(&[]), hash(&["--keep", "32"]));
     let score = json(&["score", "--json", "--policy", "shift", "--context", "64", &long]);
     assert_eq!((&score["windows"], &score["tokens"]), (&1.into(), &(tokens(&long).len() - 1).into()));
+    ok(&["bench", "--policy", "shift", "--context", "64", "-p", "100", "-n", "100", "-r", "1", "--json"]);
 }
 
 #[test]
@@ -339,6 +340,26 @@ fn chat_forgets_tokens_and_goes_on() {
     // A context too short to shift.
     stdout(run_with(&["chat", "--greedy", "-n", "3", "--context", "20"], b"A cat\n"));
     assert_eq!(run_with(&["chat", "--policy", "stop", "--keep", "3"], b"").status.code(), Some(2));
+}
+
+#[test]
+fn bench_compares_sequences_together_and_apart() {
+    let text = ok(&["bench", "-p", "32", "-n", "4", "-r", "2", "-t", "1", "--sequences", "3", "--json"]);
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tests: Vec<&str> = lines.iter().map(|line| line["test"].as_str().unwrap()).collect();
+    assert_eq!(tests, ["pp32", "tg4", "tg4x3", "tg4x3", "fork32x3", "fork32x3"]);
+    assert_eq!((&lines[2]["together"], &lines[3]["together"]), (&true.into(), &false.into()));
+    assert!(lines[2]["tokens_per_s_median"].as_f64() > Some(0.0) && lines[3]["sequences"] == 3);
+    assert_eq!((&lines[4]["forked"], &lines[5]["forked"]), (&true.into(), &false.into()));
+    assert_eq!((&lines[4]["pages"], &lines[5]["pages"]), (&2.into(), &6.into()));
+    assert_eq!(lines[4]["kv_bytes"].as_u64().unwrap() * 3, lines[5]["kv_bytes"].as_u64().unwrap());
+    assert!(lines[4]["ms_median"].as_f64() > Some(0.0) && lines[4]["forks_alone_us_median"].is_f64());
+    // Pages cost what the plan says.
+    let plan = json(&["inspect", "--json", "--context", "32", "--sequences", "3"]);
+    assert_eq!(plan["plan"]["kv_bytes"], lines[5]["kv_bytes"]);
+    let sampled = ok(&["bench", "-p", "8", "-n", "2", "-d", "8", "-r", "1", "--sequences", "2"]);
+    assert_eq!(sampled.lines().count(), 6);
+    assert_eq!(run(&["bench", "--sequences", "0"]).status.code(), Some(2));
 }
 
 #[test]
