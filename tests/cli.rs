@@ -4,6 +4,8 @@
 
 #[path = "common/gguf_builder.rs"]
 mod gguf_builder;
+#[path = "cli/states.rs"]
+mod states;
 
 use gguf_builder::{Gguf, Val};
 use serde_json::Value;
@@ -129,7 +131,7 @@ fn generate_stops_before_the_first_of_several_stop_strings() {
 fn generate_ends_a_full_context_with_a_warning() {
     let output = run(&["generate", "--greedy", "--ignore-eos", "--context", "16", "--ids", PROMPT]);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(errors.contains("the context is full"), "{errors}");
+    assert!(errors.contains("the context of 16 tokens is full"), "{errors}");
     assert_eq!(parse(&stdout(output)).len(), 16);
 }
 
@@ -416,7 +418,8 @@ fn chat_says_when_the_context_is_full_and_goes_on() {
     assert_eq!(stdout(output), ok(&["generate", "--greedy", "-n", "5", "--no-echo", "A cat"]));
 
     let many = "The big dog ran to the tree.\n".repeat(12);
-    let output = run_with(&["chat", "--greedy", "-n", "20", "--context", "96"], many.as_bytes());
+    let output =
+        run_with(&["chat", "--greedy", "-n", "20", "--context", "96", "--policy", "stop"], many.as_bytes());
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(errors.contains("oldest messages are forgotten"), "{errors}");
     assert_eq!(errors.lines().filter(|line| line.contains(" new; ")).count(), 12, "{errors}");
@@ -544,7 +547,8 @@ fn damaged_files_are_named_with_field_and_offset() {
 
 #[test]
 fn wrong_usage_is_status_2() {
-    let cases: [&[&str]; 12] = [
+    let long = "x".repeat(300);
+    let cases: [&[&str]; 18] = [
         &[],
         &["sing"],
         &["generate"],
@@ -557,6 +561,12 @@ fn wrong_usage_is_status_2() {
         &["logits", "--ids", "1,x"],
         &["detokenize", "-3"],
         &["chat", "--template", "morse"],
+        &["generate", "--policy", "jump", "a"],
+        &["generate", "--keep", "4", "a"],
+        &["score", "--policy", "stop", "--keep", "4", "a"],
+        &["generate", "--load", "x"],
+        &["generate", "--save", "x.state", "--stop", &long, "a"],
+        &["bench", "--sequences", "0"],
     ];
     for arguments in cases {
         let output = run(arguments);

@@ -314,3 +314,45 @@ fn feeding_reopens_a_finished_answer() {
     }
     assert_eq!(more, 2);
 }
+
+/// What is held back at the end is shown, even if the text has ended once before because there was no room.
+#[test]
+fn a_text_that_goes_on_after_a_full_cache_is_shown_to_its_end() {
+    let bytes = story();
+    let model = Model::from_slice(&bytes).unwrap();
+    let prompt = "Once upon a time";
+    let run = |session: &mut Session<'_>, text: &mut String| {
+        let mut sampler = Sampler::greedy();
+        loop {
+            match session.next_piece(&mut sampler) {
+                Ok(Some(piece)) => text.push_str(piece),
+                Ok(None) => return None,
+                Err(error) => return Some(error),
+            }
+        }
+    };
+    let (mut whole, mut text) = (String::new(), String::new());
+    let mut session = model.session(Limits::new().context(64)).unwrap();
+    session.set_max_tokens(Some(40));
+    session.feed(prompt).unwrap();
+    assert_eq!(run(&mut session, &mut whole), None);
+
+    // Four pages for two sequences; the other one has to go before the text can go on.
+    let limits = Limits::new().context(64).sequences(2).positions(64);
+    let mut session = model.session(limits).unwrap();
+    let first = session.selected();
+    let other = session.create().unwrap();
+    session.select(other).unwrap();
+    session.feed_tokens(&ids(33)).unwrap();
+    session.select(first).unwrap();
+    // The end of the text could become this stop string.
+    let tail = whole.char_indices().rev().nth(5).unwrap().0;
+    session.set_stops(&[&format!("{}#", &whole[tail..])]).unwrap();
+    session.set_max_tokens(Some(40));
+    session.feed(prompt).unwrap();
+    let error = run(&mut session, &mut text);
+    assert!(matches!(error, Some(Error::PagesFull { .. })), "{error:?}");
+    session.close(other).unwrap();
+    assert_eq!(run(&mut session, &mut text), None);
+    assert_eq!(text, whole);
+}

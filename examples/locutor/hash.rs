@@ -1,8 +1,10 @@
 //! `hash`: a hash of every logit of a run.
 
 use crate::Failure;
-use crate::generate::feed_prompt;
-use crate::options::{EndOptions, ModelOptions, RunOptions, SamplingOptions, TextOptions};
+use crate::limits::RunOptions;
+use crate::options::{EndOptions, ModelOptions, TextOptions, prompt_ids};
+use crate::progress::{check_room, read_prompt};
+use crate::sampling::SamplingOptions;
 use clap::Args;
 use locutor::sample::Sampler;
 use locutor::session::{Budget, Error, Session};
@@ -34,40 +36,56 @@ pub struct Arguments {
     quiet: bool,
 }
 
-/// The 64-bit FNV-1a hash (Fowler, Noll, Vo) over the little-endian bytes of the logits, in the order of their
-/// positions.
-struct Fnv(u64);
+/// The 64-bit FNV-1a hash (Fowler, Noll, Vo): of a run over the little-endian bytes of the logits, in the order of
+/// their positions.
+pub struct Fnv(pub u64);
 
 impl Fnv {
-    fn logits(&mut self, row: &[f32]) {
-        for byte in row.iter().flat_map(|logit| logit.to_bits().to_le_bytes()) {
+    /// The hash of nothing.
+    pub fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Goes on with more bytes.
+    pub fn bytes(&mut self, bytes: impl IntoIterator<Item = u8>) {
+        for byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+    }
+
+    fn logits(&mut self, row: &[f32]) {
+        self.bytes(row.iter().flat_map(|logit| logit.to_bits().to_le_bytes()));
     }
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
     let prompt = arguments.prompt.read()?;
-    let (sampler, _) = arguments.sampling.sampler()?;
-    let limits = arguments.run.limits()?.text_bytes(prompt.len().max(1)).logits(arguments.logits);
+    let sampler = arguments.sampling.sampler()?;
+    let limits = arguments.run.limits()?.text_bytes(1).logits(arguments.logits);
     let mut session = model.session(arguments.end.limits(limits))?;
     arguments.end.apply(&mut session)?;
-    feed_prompt(&mut session, &prompt)?;
-    let ids = session.tokens().to_vec();
-    session.truncate(0)?;
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-    session.feed_with_logits(&ids, |_, row| hash.logits(row))?;
+    let ids = prompt_ids(model.tokenizer().ok_or(Error::NoTokenizer)?, &prompt, true)?;
+    if !arguments.run.limits.forgets() {
+        check_room(&session, &ids)?;
+    }
+    let mut hash = Fnv::new();
+    let mut rest = &ids[..];
+    while !rest.is_empty() {
+        // Where the context forgets, a prompt may be longer than what can wait.
+        let (part, behind) = rest.split_at(rest.len().min(session.room()));
+        session.feed_with_logits(part, |_, row| hash.logits(row))?;
+        rest = behind;
+    }
     // Once more as `generate` reads it, in batches: what follows hangs on their keys and values.
     session.truncate(0)?;
-    session.feed_tokens(&ids)?;
-    session.advance(Budget::Unlimited)?;
+    read_prompt(&mut session, &ids)?;
     let mut n = arguments.n;
     if !arguments.end.stop.is_empty() {
         // Where a stop string ends the text is known behind the end: generate, and take it back.
         n = generate(&mut session, sampler, n)?;
-        session.truncate(ids.len() - 1)?;
-        session.feed_tokens(&ids[ids.len() - 1..])?;
+        session.truncate(0)?;
+        read_prompt(&mut session, &ids)?;
     }
     continuation(&mut session, sampler, n, &mut hash)?;
     println!("{:016x}", hash.0);
@@ -76,12 +94,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// How many tokens are generated.
 fn generate(session: &mut Session<'_>, mut sampler: Sampler<'static>, n: usize) -> Result<usize, Failure> {
-    let given = session.tokens().len();
+    let given = session.position();
     session.set_max_tokens(Some(n));
     loop {
         match session.next_piece(&mut sampler) {
             Ok(Some(_)) => {}
-            Ok(None) | Err(Error::ContextFull { .. }) => return Ok(session.tokens().len() - given),
+            Ok(None) | Err(Error::ContextFull { .. }) => return Ok(session.position() - given),
             Err(error) => return Err(error.into()),
         }
     }

@@ -1,10 +1,12 @@
 //! `inspect`: what a file holds, and the memory that it needs.
 
 use crate::Failure;
-use crate::options::{ModelOptions, RunOptions};
+use crate::limits::{KEEP, PolicyName, RunOptions};
+use crate::options::ModelOptions;
 use clap::Args;
 use locutor::model::Model;
 use locutor::model::spec::{ModelSpec, Position, Rope, Window};
+use locutor::session::ContextPolicy;
 use locutor::tensor::DType;
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -15,6 +17,9 @@ pub struct Arguments {
     model: ModelOptions,
     #[command(flatten)]
     run: RunOptions,
+    /// Sequences of the session.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    sequences: usize,
     /// List every tensor: name, type, shape (values of a row first), offset and bytes in the file.
     #[arg(long)]
     tensors: bool,
@@ -166,13 +171,27 @@ fn tensor_types(model: &Model<'_>) -> Section {
 
 /// The memory of the model and of one session with the options given.
 fn plan(model: &Model<'_>, arguments: &Arguments) -> Result<Section, Failure> {
-    let limits = arguments.run.limits()?;
+    let options = &arguments.run.limits;
+    let limits = arguments.run.limits()?.sequences(arguments.sequences);
+    let (policy, keep) = match options.policy(PolicyName::Stop, KEEP)? {
+        ContextPolicy::Stop => ("stop", None),
+        ContextPolicy::Shift { keep } => ("shift", Some(keep)),
+        ContextPolicy::Slide { sinks } => ("slide", Some(sinks)),
+    };
+    let threads = arguments.run.threads.max(1);
+    let decode_threads = if options.decode_threads == 0 { threads } else { options.decode_threads };
     let session = limits.plan(model)?;
     let file = model.file().file_len();
     let tables = model.memory_bytes() as u64;
-    let rows = vec![
-        ("context_tokens", json!(session.context)),
-        ("threads", json!(arguments.run.threads.max(1))),
+    let mut rows = vec![("context_tokens", json!(session.context)), ("policy", json!(policy))];
+    rows.extend(keep.map(|keep| ("keep_tokens", json!(keep))));
+    rows.extend([
+        ("sequences", json!(arguments.sequences)),
+        ("batch_tokens", json!(options.batch)),
+        ("threads", json!(threads)),
+        ("decode_threads", json!(decode_threads)),
+        ("keys", json!(lower(&options.kv.0))),
+        ("values", json!(lower(&options.kv.1))),
         ("kernels", json!(crate::open::kernels()?.name)),
         ("file_bytes", json!(file)),
         ("model_bytes", json!(tables)),
@@ -181,7 +200,7 @@ fn plan(model: &Model<'_>, arguments: &Arguments) -> Result<Section, Failure> {
         ("logits_bytes", json!(session.logits_bytes)),
         ("scratch_bytes", json!(session.scratch_bytes)),
         ("total_bytes", json!(file + tables + session.bytes as u64)),
-    ];
+    ]);
     Ok(Section("plan", rows))
 }
 

@@ -1,7 +1,8 @@
 //! `logits`: run ids and show logits.
 
 use crate::Failure;
-use crate::options::{ModelOptions, RunOptions};
+use crate::limits::RunOptions;
+use crate::options::ModelOptions;
 use clap::Args;
 use locutor::sample::{Candidate, top};
 use serde_json::json;
@@ -36,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
     let rows = if arguments.all { 16 } else { 1 };
     let mut limits = arguments.run.limits()?.logits(rows);
-    if arguments.run.limits.context == 0 {
+    if arguments.run.limits.context == 0 && !arguments.run.limits.forgets() {
         limits = limits.context(arguments.ids.len());
     }
     let mut session = model.session(limits)?;

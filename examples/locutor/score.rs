@@ -1,7 +1,8 @@
 //! `score`: how likely a model finds a text.
 
 use crate::Failure;
-use crate::options::{ModelOptions, RunOptions, TextOptions};
+use crate::limits::RunOptions;
+use crate::options::{ModelOptions, TextOptions};
 use clap::Args;
 use indicatif::ProgressBar;
 use locutor::session::Session;
@@ -37,7 +38,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if session.context() < 2 {
         return Err(format!("a context of {} has no room for a token and its past", session.context()).into());
     }
-    let score = windows(&mut session, tokenizer, &ids)?;
+    let window = if arguments.run.limits.forgets() { usize::MAX } else { session.context() - 1 };
+    let score = windows(&mut session, tokenizer, &ids, window)?;
     if score.tokens == 0 {
         return Err(format!("a text of {} tokens: there is nothing to score", ids.len()).into());
     }
@@ -70,8 +72,13 @@ struct Score {
     windows: usize,
 }
 
-/// Scores all windows of a text.
-fn windows(session: &mut Session<'_>, tokenizer: &Tokenizer<'_>, ids: &[u32]) -> Result<Score, Failure> {
+/// Scores a text in windows in which so many tokens are scored.
+fn windows(
+    session: &mut Session<'_>,
+    tokenizer: &Tokenizer<'_>,
+    ids: &[u32],
+    window: usize,
+) -> Result<Score, Failure> {
     let bos = tokenizer.ids().bos.filter(|_| tokenizer.add_bos());
     let (first, rest) = match (bos, ids.split_first()) {
         (Some(bos), _) => (bos, ids),
@@ -80,7 +87,7 @@ fn windows(session: &mut Session<'_>, tokenizer: &Tokenizer<'_>, ids: &[u32]) ->
     };
     let bar = crate::progress::bar(rest.len(), "scoring");
     let (mut score, mut before) = (Score::default(), first);
-    for window in rest.chunks(session.context() - 1) {
+    for window in rest.chunks(window) {
         session.truncate(0)?;
         session.feed_tokens(&[bos.unwrap_or(before)])?;
         score.nats -= one(session, window, &bar)?;
@@ -93,11 +100,13 @@ fn windows(session: &mut Session<'_>, tokenizer: &Tokenizer<'_>, ids: &[u32]) ->
 }
 
 /// The log-probability of a window behind what the session has read.
-fn one(session: &mut Session<'_>, window: &[u32], bar: &ProgressBar) -> Result<f64, Failure> {
+fn one(session: &mut Session<'_>, mut window: &[u32], bar: &ProgressBar) -> Result<f64, Failure> {
     let mut sum = 0.0;
-    for part in window.chunks(CHUNK) {
+    while !window.is_empty() {
+        let (part, rest) = window.split_at(window.len().min(CHUNK).min(session.room()));
         sum += session.log_prob(part, |_| {})?;
         bar.inc(part.len() as u64);
+        window = rest;
     }
     Ok(sum)
 }

@@ -123,6 +123,15 @@ impl<'t> Template<'t> {
         Ok(ids)
     }
 
+    /// Tokens at the beginning that are there for the system message alone, whatever is said after it; 0 without one.
+    pub fn instructions(&self, messages: &[Message]) -> Result<usize, Failure> {
+        let Some(system) = messages.first().filter(|message| message.role == "system") else { return Ok(0) };
+        let with =
+            |content: &str| self.encode(&[system.clone(), Message { role: "user", content: content.into() }]);
+        let (one, other) = (with("a")?, with("b")?);
+        Ok(one.iter().zip(&other).take_while(|(one, other)| one == other).count())
+    }
+
     fn render(&self, messages: &[Message]) -> Result<String, Failure> {
         let messages: Vec<Value> = messages
             .iter()

@@ -77,6 +77,8 @@ impl<'m> TextState<'m> {
     /// Takes the bytes of a generated token; whether there is text to show.
     fn push(&mut self, bytes: &[u8]) -> Result<bool, TextError> {
         let emitted = self.stream.push(bytes)?;
+        // A text that a full cache ended goes on when there is room again, and may hold back something new.
+        self.flushed = false;
         let shown = !emitted.text.is_empty();
         if emitted.stop.is_some() {
             self.finish = Some(Finish::Stop);
