@@ -121,6 +121,7 @@ models() {
     cargo test --quiet --release --test tokenizers
     "$python" tools/compare_kl.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --positions 1024 --tool "$tool"
     "$python" tools/compare_kl.py "$root/models/gemma-3-270m-Q4_K_M.gguf" --positions 512 --tool "$tool"
+    "$python" tools/check_engine.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --generated 4000 --tool "$tool"
     local floats=$root/models/SmolLM2-135M-Instruct.F32.gguf
     [ -f "$floats" ] || "$python" tools/dequantize_gguf.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$floats" --type f32
     "$python" tools/compare_kl.py "$floats" --positions 512 --max-kl 1e-6 --tool "$tool"

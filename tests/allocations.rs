@@ -50,7 +50,7 @@ fn prompts_and_10_000_tokens_allocate_nothing() {
             if let Some(piece) = session.next_piece(&mut sampler).unwrap() {
                 bytes_shown += piece.len();
             }
-            if session.position() % 100 == 0 {
+            if session.position().is_multiple_of(100) {
                 // Now and then a second voice, a step in slices, a state.
                 let second = session.fork().unwrap();
                 session.select(second).unwrap();
