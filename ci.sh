@@ -77,7 +77,7 @@ foreign() {
         export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_LINKER=$machine-linux-gnu-gcc"
         export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=qemu-$machine -L /usr/$machine-linux-gnu"
         echo "foreign: $machine, tests"
-        debian_rust test --quiet --release -p locutor --lib --test golden --target "$triple" -Zbuild-std
+        debian_rust test --quiet --release -p locutor --lib --test golden --test states --target "$triple" -Zbuild-std
         there=$(debian_rust run --quiet --release --example locutor --target "$triple" -Zbuild-std -- "${hash[@]}")
         same "the hash of all logits on $machine" "$there" "$here"
     done

@@ -114,15 +114,22 @@ impl Session<'_> {
             write_sampler(sampler, output);
         }
         for index in sequences {
-            self.write_flags(index, output);
+            // A sequence alone is the same in whatever place it was.
+            let name = if what == Saved::Session { self.name(index) } else { [0, 0] };
+            self.write_flags(index, name, output);
             if self.memory.states.at(index).open {
                 self.write_tokens(index, output);
             }
         }
     }
 
-    /// Which sequence it is, and what it is set to.
-    pub(super) fn write_flags(&self, index: usize, output: &mut Output<'_>) {
+    /// What stays the name of a sequence: its place and its generation.
+    pub(super) fn name(&self, index: usize) -> [u32; 2] {
+        [index as u32, self.memory.states.at(index).generation]
+    }
+
+    /// A sequence's name, and what it is set to.
+    pub(super) fn write_flags(&self, index: usize, name: [u32; 2], output: &mut Output<'_>) {
         let state = self.memory.states.at(index);
         let flags = [
             (state.open, OPEN),
@@ -131,7 +138,7 @@ impl Session<'_> {
             (state.text.ignore_end, IGNORES_END),
         ];
         let flags = flags.iter().map(|(is_set, flag)| if *is_set { *flag } else { 0 }).sum();
-        output.u32s([index as u32, state.generation, flags].into_iter());
+        output.u32s(name.into_iter().chain([flags]));
     }
 
     /// An open sequence behind its flags.
