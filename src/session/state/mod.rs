@@ -12,7 +12,8 @@
 //! sequences u32, pages u32 of all layers, pages u32 of the layers that see a window, sampler u32 (0 or 1)
 //! sampler: temperature f32, top_k u32, top_p f32, min_p f32, three penalties f32, penalty_last_n u32, seed u64, rng u64
 //! every sequence:
-//!     index u32, generation u32 (0 of a sequence alone), flags u32 (1 open, 2 selected, 4 flushed, 8 ignores the end); the rest if open:
+//!     index u32, generation u32 (0 of a sequence alone), flags u32 (1 open, 2 selected, 4 flushed, 8 ignores the end);
+//!     the rest if open:
 //!     forgotten u64, most u64, tokens u64, computed u64, left u64 (all ones: no limit)
 //!     finish u32 (0 none, 1 end of text, 2 stop string, 3 enough tokens), its token u32
 //!     text held back: bytes u32, bytes; begun character: bytes u32, bytes; stop string reached u32 (all ones: none)
