@@ -69,7 +69,8 @@ impl<'a> Model<'a> {
         if let Some(tokens) =
             tokenizer.as_ref().map(Tokenizer::vocab_len).filter(|tokens| *tokens > spec.vocab)
         {
-            return Err(ModelError::VocabLength { tokens, rows: spec.vocab });
+            let offset = gguf.value_offset("tokenizer.ggml.tokens").unwrap_or(0);
+            return Err(ModelError::VocabLength { tokens, rows: spec.vocab, offset });
         }
         let memory_bytes = plan.bytes();
         Ok(Model {
