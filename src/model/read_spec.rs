@@ -20,6 +20,10 @@ pub(super) struct Keys<'g, 'a> {
 
 /// Reads the descriptor of a file and checks that it makes sense and that it can be computed.
 pub fn read_spec(file: &Gguf<'_>) -> Result<ModelSpec, ModelError> {
+    // Files of one part may say so; another number is of a file whose tensors stand in several.
+    if file.u32("split.count")?.is_some_and(|parts| parts != 1) {
+        return Err(ModelError::Unsupported { what: "a model in several files" });
+    }
     let name = file.str("general.architecture")?;
     let name = name.ok_or(ModelError::MissingKey { arch: "general", key: "architecture" })?;
     let family = Family::ALL.into_iter().find(|family| family.name() == name);
