@@ -96,6 +96,11 @@ impl<'a> Weights<'a> {
         self.vectors.get(start..start.saturating_add(len)).unwrap_or_default()
     }
 
+    /// The bytes of the whole file.
+    pub(super) fn data(&self) -> RawBytes<'a> {
+        self.data
+    }
+
     /// Bytes of all matrices and vectors that a token's computation reads, embedding rows aside.
     pub fn bytes(&self) -> u64 {
         let matrices = self.places.iter().filter(|place| place.kind == 1);

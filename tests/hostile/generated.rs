@@ -200,3 +200,17 @@ fn files_by_the_thousand() {
     println!("hostile: {files} files, {accepted} accepted, {ran} of these ran, {:?}", started.elapsed());
     assert!(files >= 20_000 && accepted > 1000 && ran > 200);
 }
+
+/// Writes the headers of the small models to `fuzz/seeds/gguf`, where fuzzing begins.
+#[test]
+#[ignore = "writes files that are kept in the repository"]
+fn write_seeds() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/gguf");
+    std::fs::create_dir_all(&folder).unwrap();
+    for seed in seeds::all() {
+        let mut header = seed.file[..seed.map.infos_end].to_vec();
+        // The target's last byte: how many times 256 bytes there are behind the header.
+        header.push(255);
+        std::fs::write(folder.join(seed.name), header).unwrap();
+    }
+}

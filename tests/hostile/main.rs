@@ -7,7 +7,12 @@
 mod gguf_builder;
 
 mod check;
+#[cfg(unix)]
+mod faults;
 mod generated;
 mod memory;
 mod named;
 mod seeds;
+mod state;
+#[cfg(unix)]
+mod weights;

@@ -143,7 +143,9 @@ impl Maker {
                 Store::F32 => data.extend(value.to_le_bytes()),
                 // Halves with the exponents of 1/16 to 1/2 are enough to have something to compute.
                 Store::F16 => {
-                    let bits = (value.to_bits() >> 16 & 0x8000) as u16 | 0x2C00 | (index as u16 * 37 & 0x3FF);
+                    let bits = (value.to_bits() >> 16 & 0x8000) as u16
+                        | 0x2C00
+                        | ((index as u16).wrapping_mul(37) & 0x3FF);
                     data.extend(bits.to_le_bytes());
                 }
                 Store::Q8 => {
