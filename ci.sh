@@ -142,8 +142,12 @@ fuzz() {
     for target in $(cargo +nightly fuzz list); do
         echo "fuzz: $target, $seconds s"
         # New inputs go to the first folder; the other one is where they begin.
-        local folders=("fuzz/corpus/$target" tests/golden) longest=300000
-        [ "$target" != text ] || folders=("fuzz/corpus/$target" src/text) longest=4000
+        local folders=("fuzz/corpus/$target") longest=4096
+        case $target in
+            gguf) folders+=(fuzz/seeds/gguf) ;;
+            model) folders+=(tests/golden) longest=300000 ;;
+            text) folders+=(src/text) ;;
+        esac
         mkdir -p "${folders[0]}"
         cargo +nightly fuzz run "$target" "${folders[@]}" -- -max_total_time="$seconds" -max_len="$longest" \
             -timeout=20 -verbosity=0 -print_final_stats=1

@@ -39,7 +39,7 @@ static inline void *aligned(size_t size) {
 
 /* A stack as small as a host's may be, and how much of it a test must leave alone. */
 #define STACK_BYTES (64 * 1024)
-#define STACK_SPARE (16 * 1024)
+#define STACK_SPARE (24 * 1024)
 
 struct test {
     int (*run)(int argc, char **argv);

@@ -197,6 +197,25 @@ fn a_reader_that_fails_at_any_call_is_an_error_with_its_offset() {
     }
 }
 
+/// Loading reads every byte once, in few pieces, however long the header is.
+#[test]
+fn every_byte_is_read_once() {
+    for length in [0usize, 1 << 16, 1 << 20, 9 << 20] {
+        let seed = seeds::llama().with("padding", crate::gguf_builder::Val::str(&"x".repeat(length)));
+        let (calls, bytes) = (Cell::new(0usize), Cell::new(0usize));
+        let read = |offset: u64, out: &mut [u8]| {
+            assert_eq!(offset, bytes.get() as u64, "in order");
+            calls.set(calls.get() + 1);
+            bytes.set(bytes.get() + out.len());
+            out.copy_from_slice(&seed.file[offset as usize..][..out.len()]);
+            Ok(())
+        };
+        FileBytes::from_reader(read, seed.file.len() as u64).unwrap();
+        assert_eq!(bytes.get(), seed.file.len());
+        assert!(calls.get() <= 12, "{} calls", calls.get());
+    }
+}
+
 /// Opens a path in both ways, which must fail alike.
 fn refused(path: &Path) -> FormatError {
     let read = FileBytes::open(path).unwrap_err();
@@ -237,7 +256,7 @@ fn what_is_no_file_is_not_opened() {
     ));
     let secret = scratch("secret");
     fs::write(&secret, &seeds::llama().file).unwrap();
-    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     // Root may read it all the same.
     if File::open(&secret).is_err() {
         let kind = std::io::ErrorKind::PermissionDenied;

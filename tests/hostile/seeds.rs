@@ -239,10 +239,8 @@ pub fn gpt2() -> Seed {
     m.bpe("gpt-2");
     m.matrix("token_embd.weight", EMBD, VOCAB);
     m.matrix("position_embd.weight", EMBD, CONTEXT);
-    for name in ["output_norm"] {
-        m.vector(&format!("{name}.weight"), EMBD, 1.0);
-        m.vector(&format!("{name}.bias"), EMBD, 0.0);
-    }
+    m.vector("output_norm.weight", EMBD, 1.0);
+    m.vector("output_norm.bias", EMBD, 0.0);
     for layer in 0..2 {
         let both = |m: &mut Maker, name: &str, cols: Option<u64>, rows: u64| {
             match cols {
