@@ -6,6 +6,7 @@
 #   ./ci.sh lint       clippy and the documentation, warnings denied
 #   ./ci.sh features   the library alone with every set of features
 #   ./ci.sh test       the README's test command
+#   ./ci.sh hostile    hostile files and faults, with their numbers (part of `test` as well)
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`
 #   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
@@ -19,7 +20,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test cross foreign c nostd models fuzz)
+gates=(fmt floors lint features test hostile cross foreign c nostd models fuzz)
 report=() skipped=() current=
 
 fmt() {
@@ -46,6 +47,8 @@ features() {
 
 # Keep in step with README.md.
 test_command() { cargo test --release --workspace; }
+
+hostile() { cargo test --quiet --release --test hostile -- --nocapture; }
 
 # Debian's compiler, because it comes with the sources of the standard library. RUSTC_BOOTSTRAP lets it build them.
 debian_rust() {
@@ -140,8 +143,12 @@ fuzz() {
     for target in $(cargo +nightly fuzz list); do
         echo "fuzz: $target, $seconds s"
         # New inputs go to the first folder; the other one is where they begin.
-        local folders=("fuzz/corpus/$target" tests/golden) longest=300000
-        [ "$target" != text ] || folders=("fuzz/corpus/$target" src/text) longest=4000
+        local folders=("fuzz/corpus/$target") longest=4096
+        case $target in
+            gguf) folders+=(fuzz/seeds/gguf) ;;
+            model) folders+=(tests/golden) longest=300000 ;;
+            text) folders+=(src/text) ;;
+        esac
         mkdir -p "${folders[0]}"
         cargo +nightly fuzz run "$target" "${folders[@]}" -- -max_total_time="$seconds" -max_len="$longest" \
             -timeout=20 -verbosity=0 -print_final_stats=1

@@ -23,6 +23,9 @@ pub struct Arguments {
     /// List every tensor: name, type, shape (values of a row first), offset and bytes in the file.
     #[arg(long)]
     tensors: bool,
+    /// Look at every weight, and fail if one is infinite or not a number.
+    #[arg(long)]
+    verify: bool,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -33,6 +36,9 @@ struct Section(&'static str, Vec<(&'static str, Value)>);
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.model.open()?;
+    if arguments.verify {
+        model.verify()?;
+    }
     let sections = [
         file(&model, arguments)?,
         hyper_parameters(model.spec()),

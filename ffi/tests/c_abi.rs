@@ -55,6 +55,10 @@ fn library() -> &'static Path {
 
 /// Compiles a C program against the static library with the line that its head tells.
 fn compile(source: &str, standard: &str) -> PathBuf {
+    compile_with(source, standard, &[])
+}
+
+fn compile_with(source: &str, standard: &str, options: &[&str]) -> PathBuf {
     let program = scratch(Path::new(source).file_stem().unwrap().to_str().unwrap());
     let mut cc = if source.ends_with(".cpp") { compiler("CXX", "c++") } else { compiler("CC", "cc") };
     cc.arg(format!("-std={standard}")).args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I"]);
@@ -62,7 +66,7 @@ fn compile(source: &str, standard: &str) -> PathBuf {
     if cfg!(target_os = "linux") {
         cc.args(["-lpthread", "-ldl"]);
     }
-    run(cc.arg("-lm").arg("-o").arg(&program));
+    run(cc.arg("-lm").args(options).arg("-o").arg(&program));
     program
 }
 
@@ -159,6 +163,18 @@ fn the_frame_loop_tells_one_story() {
     let (one, three) = (one.trim_end(), three.trim_end());
     assert!(one.len() > 40 && three.len() > 40);
     assert!(one.starts_with(three) || three.starts_with(one), "{one}\n{three}");
+}
+
+/// An allocator that fails at every call in turn.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_memory_is_a_status() {
+    let wrapped = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "free"];
+    let options = wrapped.map(|name| format!("-Wl,--wrap={name}"));
+    let program = compile_with("ffi/tests/faults.c", "gnu99", &options.each_ref().map(String::as_str));
+    for name in MODELS {
+        run(Command::new(&program).arg(root().join(name)));
+    }
 }
 
 /// What `generate` prints for a prompt, by the Rust interface.

@@ -4,6 +4,7 @@
 
 #include "locutor.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,45 @@ static inline void *aligned(size_t size) {
     if (posix_memalign(&memory, LOCUTOR_ALIGN, size + LOCUTOR_ALIGN)) abort();
     memset(memory, 0xA5, size + LOCUTOR_ALIGN);
     return memory;
+}
+
+/* A stack as small as a host's may be, and how much of it a test must leave alone. */
+#define STACK_BYTES (64 * 1024)
+#define STACK_SPARE (24 * 1024)
+
+struct test {
+    int (*run)(int argc, char **argv);
+    int argc;
+    char **argv;
+    int status;
+};
+
+static void *run_test(void *arg) {
+    struct test *test = arg;
+    test->status = test->run(test->argc, test->argv);
+    return NULL;
+}
+
+/* Runs a test on a thread with a stack of 64 KiB, and checks how deep it went. */
+static inline int on_small_stack(int (*run)(int argc, char **argv), int argc, char **argv) {
+    struct test test = {run, argc, argv, 2};
+    unsigned char *stack = aligned(STACK_BYTES);
+    pthread_attr_t attributes;
+    pthread_t thread;
+    size_t untouched = 0;
+    memset(stack, 0xA5, STACK_BYTES);
+    if (pthread_attr_init(&attributes) || pthread_attr_setstack(&attributes, stack, STACK_BYTES)) abort();
+    if (pthread_create(&thread, &attributes, run_test, &test)) abort();
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attributes);
+    while (untouched < STACK_BYTES && stack[untouched] == 0xA5) untouched++;
+    printf("stack: %zu bytes\n", STACK_BYTES - untouched);
+    free(stack);
+    if (untouched < STACK_SPARE) {
+        printf("only %zu bytes of a stack of %d were left alone\n", untouched, STACK_BYTES);
+        return 1;
+    }
+    return test.status;
 }
 
 #endif

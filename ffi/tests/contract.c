@@ -781,7 +781,7 @@ static void numbers(const locutor_model *model) {
     locutor_session_destroy(session);
 }
 
-int main(int argc, char **argv) {
+static int test(int argc, char **argv) {
     locutor_model_params params;
     locutor_session_params sp;
     locutor_model *model = NULL;
@@ -820,3 +820,5 @@ int main(int argc, char **argv) {
     if (failures) printf("%d promises are broken\n", failures);
     return failures != 0;
 }
+
+int main(int argc, char **argv) { return on_small_stack(test, argc, argv); }

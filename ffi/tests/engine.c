@@ -299,7 +299,7 @@ static void policies(const locutor_model *model, int rotary) {
     }
 }
 
-int main(int argc, char **argv) {
+static int test(int argc, char **argv) {
     locutor_model_params params;
     locutor_model_info info;
     locutor_model *model = NULL;
@@ -317,3 +317,5 @@ int main(int argc, char **argv) {
     if (failures) printf("%d promises are broken\n", failures);
     return failures != 0;
 }
+
+int main(int argc, char **argv) { return on_small_stack(test, argc, argv); }

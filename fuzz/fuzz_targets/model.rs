@@ -35,12 +35,12 @@ fuzz_target!(|data: &[u8]| {
     let mut pending = 0;
     // A file with many layers has many jobs; a hundred slices are enough for the small ones to finish.
     while pending < 100 {
-        match session.step(Budget::Jobs(500), &mut sampler) {
+        match session.step(Budget::Units(500), &mut sampler) {
             Ok(Step::Pending | Step::Token(_)) => pending += 1,
             Ok(Step::Piece(text)) => assert!(!text.is_empty()),
             Ok(Step::Done(_)) | Err(_) => break,
         }
     }
     let _ = session.truncate(1);
-    let _ = session.advance(Budget::Jobs(100));
+    let _ = session.advance(Budget::Units(100));
 });

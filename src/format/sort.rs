@@ -63,6 +63,28 @@ mod tests {
     use proptest::prelude::*;
     use std::vec::Vec;
 
+    /// The promise of the head, counted, for orders that are worst for some sorts.
+    #[test]
+    fn comparisons_grow_as_n_log_n() {
+        for bits in [4u32, 10, 14, 17] {
+            let n = 1u32 << bits;
+            let orders: [fn(u32, u32) -> u32; 5] =
+                [|i, _| i, |i, n| n - i, |_, _| 7, |i, n| i.min(n - i), |i, _| i.wrapping_mul(0x9E37_79B1)];
+            for order in orders {
+                let mut rows: Vec<u32> = (0..n).map(|i| order(i, n)).collect();
+                let count = core::cell::Cell::new(0u64);
+                sort_by(&mut rows, |a, b| {
+                    count.set(count.get() + 1);
+                    a.cmp(b)
+                });
+                assert!(
+                    rows.is_sorted() && count.get() <= 2 * u64::from(n) * u64::from(bits),
+                    "{n}: {count:?}"
+                );
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn sorts_like_the_standard_library(mut rows in proptest::collection::vec(0u16..300, 0..400), sought in 0u16..300) {

@@ -6,6 +6,7 @@ use crate::mem::MemError;
 use crate::num::Overflow;
 use crate::tensor::DType;
 use crate::text::TextError;
+use core::fmt;
 use thiserror::Error;
 
 /// Why a file's contents do not make a model.
@@ -22,10 +23,14 @@ pub enum ModelError {
     #[error(transparent)]
     Memory(#[from] MemError),
     /// `general.architecture` names a family that is not known.
-    #[error("general.architecture: unknown architecture `{name}` (known: gpt2, llama, gemma3)")]
+    #[error(
+        "general.architecture at byte {offset}: unknown architecture `{name}` (known: gpt2, llama, gemma3)"
+    )]
     Architecture {
         /// The name.
         name: Name,
+        /// Absolute offset of the value in the file.
+        offset: u64,
     },
     /// The model needs something that is not computed yet.
     #[error("not supported: {what}")]
@@ -42,7 +47,7 @@ pub enum ModelError {
         key: &'static str,
     },
     /// A hyper-parameter makes no sense.
-    #[error("metadata key `{arch}.{key}`: value {value} is out of range ({rule})")]
+    #[error("metadata key `{arch}.{key}`{}: value {value} is out of range ({rule})", At(*offset))]
     HyperParameter {
         /// Prefix of the key.
         arch: &'static str,
@@ -52,6 +57,8 @@ pub enum ModelError {
         value: f64,
         /// What it must be.
         rule: &'static str,
+        /// Absolute offset of the value in the file; `None` for a value that follows from others.
+        offset: Option<u64>,
     },
     /// A tensor is missing.
     #[error("tensor `{name}` is missing")]
@@ -60,13 +67,17 @@ pub enum ModelError {
         name: Name,
     },
     /// A tensor that changes the model's results, but that its family does not use.
-    #[error("tensor `{name}` is not part of this architecture as it is known here")]
+    #[error("tensor `{name}` at byte {offset} is not part of this architecture as it is known here")]
     UnexpectedTensor {
         /// Its name.
         name: Name,
+        /// Absolute offset of the name in the file.
+        offset: u64,
     },
     /// A tensor has another shape than the hyper-parameters ask for.
-    #[error("tensor `{name}`: shape {got:?} instead of {expected:?} (values of a row, rows)")]
+    #[error(
+        "tensor `{name}` at byte {offset}: shape {got:?} instead of {expected:?} (values of a row, rows)"
+    )]
     Shape {
         /// Its name.
         name: Name,
@@ -74,32 +85,71 @@ pub enum ModelError {
         expected: [u64; 2],
         /// The same of the file.
         got: [u64; 2],
+        /// Absolute offset of the first dimension in the file.
+        offset: u64,
     },
     /// A tensor has a type that its role cannot have.
-    #[error("tensor `{name}`: type {dtype} is not possible here")]
+    #[error("tensor `{name}` at byte {offset}: type {dtype} is not possible here")]
     TensorType {
         /// Its name.
         name: Name,
         /// Its type.
         dtype: DType,
+        /// Absolute offset of the type in the file.
+        offset: u64,
     },
     /// A vector has a value that is infinite or not a number.
-    #[error("tensor `{name}`: value {index} is not finite")]
+    #[error("tensor `{name}` at byte {offset}: value {index} is not finite")]
     NonFinite {
         /// Its name.
         name: Name,
         /// Index of the value.
         index: usize,
+        /// Absolute offset in the file of the value, or of its block.
+        offset: u64,
     },
     /// The vocabulary and the embedding have different lengths.
-    #[error("the vocabulary has {tokens} tokens, the embedding {rows} rows")]
+    #[error("the vocabulary at byte {offset} has {tokens} tokens, the embedding {rows} rows")]
     VocabLength {
         /// Tokens of the vocabulary.
         tokens: usize,
         /// Rows of the embedding.
         rows: usize,
+        /// Absolute offset of the vocabulary in the file.
+        offset: u64,
     },
     /// Sizes that do not fit this machine.
     #[error(transparent)]
     Overflow(#[from] Overflow),
+}
+
+impl ModelError {
+    /// The absolute byte offset in the file, for errors that concern a place in it.
+    pub fn offset(&self) -> Option<u64> {
+        match *self {
+            Self::Format(error) => error.offset(),
+            Self::Text(error) => error.offset(),
+            Self::HyperParameter { offset, .. } => offset,
+            Self::Architecture { offset, .. }
+            | Self::UnexpectedTensor { offset, .. }
+            | Self::Shape { offset, .. }
+            | Self::TensorType { offset, .. }
+            | Self::NonFinite { offset, .. }
+            | Self::VocabLength { offset, .. } => Some(offset),
+            Self::Memory(_)
+            | Self::Unsupported { .. }
+            | Self::MissingKey { .. }
+            | Self::MissingTensor { .. }
+            | Self::Overflow(_) => None,
+        }
+    }
+}
+
+/// Says where, if that is known.
+struct At(Option<u64>);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |offset| write!(f, " at byte {offset}"))
+    }
 }

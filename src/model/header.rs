@@ -69,7 +69,8 @@ impl<'a> ModelHeader<'a> {
         };
         let tokens = tokenizer.as_ref().map(Tokenizer::vocab_len);
         if let Some(tokens) = tokens.filter(|tokens| *tokens > spec.vocab) {
-            return Err(ModelError::VocabLength { tokens, rows: spec.vocab });
+            let offset = file.value_offset("tokenizer.ggml.tokens").unwrap_or(0);
+            return Err(ModelError::VocabLength { tokens, rows: spec.vocab, offset });
         }
         Ok(Self {
             file,

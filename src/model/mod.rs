@@ -14,6 +14,7 @@ mod owned;
 pub mod plan;
 mod read_spec;
 pub mod spec;
+mod verify;
 pub mod weights;
 
 pub use error::{ModelError, Name};

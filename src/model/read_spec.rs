@@ -20,10 +20,15 @@ pub(super) struct Keys<'g, 'a> {
 
 /// Reads the descriptor of a file and checks that it makes sense and that it can be computed.
 pub fn read_spec(file: &Gguf<'_>) -> Result<ModelSpec, ModelError> {
+    // Files of one part may say so; another number is of a file whose tensors stand in several.
+    if file.u32("split.count")?.is_some_and(|parts| parts != 1) {
+        return Err(ModelError::Unsupported { what: "a model in several files" });
+    }
     let name = file.str("general.architecture")?;
     let name = name.ok_or(ModelError::MissingKey { arch: "general", key: "architecture" })?;
     let family = Family::ALL.into_iter().find(|family| family.name() == name);
-    let family = family.ok_or(ModelError::Architecture { name: Name::new(name.as_bytes()) })?;
+    let offset = file.value_offset("general.architecture").unwrap_or(0);
+    let family = family.ok_or(ModelError::Architecture { name: Name::new(name.as_bytes()), offset })?;
     let embedding = file.tensor("token_embd.weight");
     let embedding = embedding.ok_or(ModelError::MissingTensor { name: Name::new(b"token_embd.weight") })?;
     let vocab = usize::try_from(embedding.dims[1]).map_err(|_| crate::num::Overflow)?;
@@ -67,7 +72,9 @@ fn check(keys: &Keys<'_, '_>, spec: &ModelSpec) -> Result<(), ModelError> {
 impl Keys<'_, '_> {
     /// An error about a key's value.
     pub(super) fn bad(&self, key: &'static str, value: f64, rule: &'static str) -> ModelError {
-        ModelError::HyperParameter { arch: self.family.name(), key, value, rule }
+        let arch = self.family.name();
+        let offset = self.file.value_offset((arch, key));
+        ModelError::HyperParameter { arch, key, value, rule, offset }
     }
 
     /// A length of 1 to `most` that must be there.

@@ -96,6 +96,11 @@ impl<'a> Weights<'a> {
         self.vectors.get(start..start.saturating_add(len)).unwrap_or_default()
     }
 
+    /// The bytes of the whole file.
+    pub(super) fn data(&self) -> RawBytes<'a> {
+        self.data
+    }
+
     /// Bytes of all matrices and vectors that a token's computation reads, embedding rows aside.
     pub fn bytes(&self) -> u64 {
         let matrices = self.places.iter().filter(|place| place.kind == 1);
@@ -131,7 +136,9 @@ fn find(
     let found = match (stored, entry.role.need(spec)) {
         (Some(found), Need::Required) => found,
         (None, Need::Required) => return Err(ModelError::MissingTensor { name }),
-        (Some(_), Need::Refused) => return Err(ModelError::UnexpectedTensor { name }),
+        (Some(found), Need::Refused) => {
+            return Err(ModelError::UnexpectedTensor { name, offset: found.name_offset() });
+        }
         _ => return Ok(Place::default()),
     };
     let (rows, cols) = match entry.shape {
@@ -141,7 +148,7 @@ fn find(
     let dims = found.dims;
     let (expected, got) = ([cols as u64, rows as u64], [dims[0], dims[1]]);
     if got != expected || dims[2] != 1 || dims[3] != 1 {
-        return Err(ModelError::Shape { name, expected, got });
+        return Err(ModelError::Shape { name, expected, got, offset: found.dims_offset() });
     }
     let dtype = found.dtype();
     let bytes = matrix_bytes(found, data)?;
@@ -156,13 +163,14 @@ fn find(
         return Ok(place);
     }
     if !dtype.is_float() {
-        return Err(ModelError::TensorType { name, dtype });
+        return Err(ModelError::TensorType { name, dtype, offset: found.dtype_offset() });
     }
     let start = *used;
     let target = vectors.get_mut(start..).and_then(|rest| rest.get_mut(..cols)).ok_or(MemError::Overflow)?;
     dequant::dequantize_row(dtype, bytes, target);
     if let Some(index) = target.iter().position(|value| !value.is_finite()) {
-        return Err(ModelError::NonFinite { name, index });
+        let skipped = dtype.row_bytes(index).unwrap_or(0) as u64;
+        return Err(ModelError::NonFinite { name, index, offset: found.offset.saturating_add(skipped) });
     }
     *used = start + cols.next_multiple_of(VECTOR_UNIT);
     Ok(Place { offset: start as u64, rows: 1, cols: cols as u64, kind: 2, dtype: 0 })

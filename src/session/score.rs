@@ -22,17 +22,22 @@ impl Session<'_> {
         }
         // A pass of other sequences under way would mix with the rows of this one.
         self.drop_pass();
+        let mut next = self.position();
         self.feed_tokens(ids)?;
         let _float_env = FloatEnv::enter();
         let vocab = self.model.spec().vocab;
         while self.state().waiting() > 0 {
             self.begin_all_logits()?;
-            let (first, state) = (self.state().done, self.state());
-            let position = state.position(first, &self.policy);
+            let first = self.state().done;
             self.run(&mut Budget::Unlimited)?;
             let rows = self.state().done - first;
             for (i, row) in self.memory.run.logits.chunks_exact(vocab).take(rows).enumerate() {
-                seen(position + i, row);
+                // A policy that begins anew computes tokens once more that were shown before.
+                let position = self.state().position(first + i, &self.policy);
+                if position >= next {
+                    seen(position, row);
+                    next = position + 1;
+                }
             }
             let SessionMemory { run, saved, .. } = &mut self.memory;
             keep_row(run.logits, rows.saturating_sub(1), saved, self.selected, vocab);

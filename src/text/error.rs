@@ -24,6 +24,8 @@ pub enum TextError {
         key: &'static str,
         /// Its value.
         got: Name,
+        /// Where the value stands; `None` for one that no key gives.
+        offset: Option<u64>,
     },
     /// A count or length is above its cap.
     #[error("`{key}` at byte {offset}: {got} is above the limit of {limit}")]
@@ -38,20 +40,24 @@ pub enum TextError {
         got: u64,
     },
     /// An array does not have one element for each token.
-    #[error("`{key}` has {got} elements, {expected} are needed")]
+    #[error("`{key}` at byte {offset}: has {got} elements, {expected} are needed")]
     Mismatch {
         /// The key.
         key: &'static str,
+        /// Where the number of elements stands.
+        offset: u64,
         /// Number of tokens.
         expected: u64,
         /// Number of elements.
         got: u64,
     },
     /// A token id outside the vocabulary.
-    #[error("`{key}` is {got}, the vocabulary has {count} tokens")]
+    #[error("`{key}` at byte {offset}: is {got}, the vocabulary has {count} tokens")]
     TokenId {
         /// The key.
         key: &'static str,
+        /// Where the value stands.
+        offset: u64,
         /// Number of tokens.
         count: u64,
         /// The id found; negative numbers and those above the range stay as they are.
@@ -84,6 +90,8 @@ pub enum TextError {
     NoTokenToAdd {
         /// The flag.
         flag: &'static str,
+        /// Where its value stands.
+        offset: u64,
         /// The key of the id.
         key: &'static str,
     },
@@ -135,6 +143,22 @@ pub enum TextError {
     /// Memory could not be planned or carved.
     #[error(transparent)]
     Memory(#[from] MemError),
+}
+
+impl TextError {
+    /// The absolute byte offset in the file, for errors that concern a place in it.
+    pub fn offset(&self) -> Option<u64> {
+        match *self {
+            Self::Unsupported { offset, .. } => offset,
+            Self::Limit { offset, .. }
+            | Self::Mismatch { offset, .. }
+            | Self::TokenId { offset, .. }
+            | Self::Entry { offset, .. }
+            | Self::NoTokenToAdd { offset, .. } => Some(offset),
+            Self::Format(error) => error.offset(),
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with an entry of a tokenizer's arrays.

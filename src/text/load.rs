@@ -88,7 +88,10 @@ impl<'a> Tokenizer<'a> {
         let is_bpe = match model {
             b"gpt2" => true,
             b"llama" => false,
-            other => return Err(TextError::Unsupported { key: MODEL, got: Name::new(other) }),
+            other => {
+                let (got, offset) = (Name::new(other), gguf.value_offset(MODEL));
+                return Err(TextError::Unsupported { key: MODEL, got, offset });
+            }
         };
         let pretokenizer = if is_bpe { Some(read_pretokenizer(gguf)?) } else { None };
         let tokens = gguf.array(TOKENS)?.ok_or(missing(TOKENS))?;
@@ -140,7 +143,8 @@ impl<'a> Tokenizer<'a> {
 fn read_pretokenizer(gguf: &Gguf<'_>) -> Result<(Pretokenizer, bool, bool), TextError> {
     let name = gguf.bytes(PRE)?.unwrap_or(b"default");
     let known = Pretokenizer::from_name(name);
-    let (pretokenizer, whole) = known.ok_or(TextError::Unsupported { key: PRE, got: Name::new(name) })?;
+    let (got, offset) = (Name::new(name), gguf.value_offset(PRE));
+    let (pretokenizer, whole) = known.ok_or(TextError::Unsupported { key: PRE, got, offset })?;
     let is_glm = name.starts_with(b"glm");
     Ok((pretokenizer, whole, whole && !is_glm))
 }
@@ -171,7 +175,7 @@ fn read_texts(tokens: &Array<'_>, starts: &mut [u32]) -> Result<usize, TextError
     let texts = tokens.strings()?;
     planned(TOKENS, starts.len().saturating_sub(1), tokens.len)?;
     if tokens.is_empty() {
-        return Err(TextError::Mismatch { key: TOKENS, expected: 1, got: 0 });
+        return matches(TOKENS, tokens, 1, 0).map(|()| 0);
     }
     let (mut at, mut longest) = (8usize, 0);
     let mut places = starts.iter_mut();
@@ -201,8 +205,10 @@ fn narrow(key: &'static str, array: &Array<'_>, at: usize) -> Result<u32, TextEr
     u32::try_from(at).map_err(|_| TextError::Limit { key, offset, limit, got: at as u64 })
 }
 
-fn matches_tokens(key: &'static str, expected: usize, got: usize) -> Result<(), TextError> {
-    let error = TextError::Mismatch { key, expected: expected as u64, got: got as u64 };
+/// Whether an array has as many elements as it must have; their number, 8 bytes, stands before the first one.
+fn matches(key: &'static str, array: &Array<'_>, expected: usize, got: usize) -> Result<(), TextError> {
+    let offset = array.offset.saturating_sub(8);
+    let error = TextError::Mismatch { key, offset, expected: expected as u64, got: got as u64 };
     if expected == got { Ok(()) } else { Err(error) }
 }
 
@@ -211,7 +217,7 @@ fn read_kinds(gguf: &Gguf<'_>, kinds: &mut [u8]) -> Result<(), TextError> {
         kinds.fill(TokenKind::Normal as u8);
         return Ok(());
     };
-    matches_tokens(TYPES, kinds.len(), array.len)?;
+    matches(TYPES, &array, kinds.len(), array.len)?;
     for (index, (number, place)) in array.i32s()?.zip(kinds).enumerate() {
         let (offset, problem) = (array.offset_of(index), EntryProblem::Kind);
         let error = TextError::Entry { key: TYPES, offset, index: index as u64, problem };
@@ -223,7 +229,7 @@ fn read_kinds(gguf: &Gguf<'_>, kinds: &mut [u8]) -> Result<(), TextError> {
 /// The bytes of the scores, one `f32` for each token.
 fn read_scores<'a>(gguf: &Gguf<'a>, count: usize) -> Result<&'a [u8], TextError> {
     let array = gguf.array(SCORES)?.ok_or(TextError::Missing { key: SCORES })?;
-    matches_tokens(SCORES, count, array.len)?;
+    matches(SCORES, &array, count, array.len)?;
     for (index, score) in array.f32s()?.enumerate() {
         if !score.is_finite() {
             let (offset, problem) = (array.offset_of(index), EntryProblem::NotFinite);
@@ -231,7 +237,7 @@ fn read_scores<'a>(gguf: &Gguf<'a>, count: usize) -> Result<&'a [u8], TextError>
         }
     }
     // Wider floats would have to be copied; no file is known to have them.
-    matches_tokens(SCORES, count.saturating_mul(4), array.bytes.len())?;
+    matches(SCORES, &array, count.saturating_mul(4), array.bytes.len())?;
     Ok(array.bytes)
 }
 
@@ -261,7 +267,8 @@ fn read_id(gguf: &Gguf<'_>, key: &'static str, count: usize) -> Result<Option<u3
     };
     let id = u32::try_from(number).ok().filter(|id| (*id as usize) < count);
     let got = i64::try_from(number).unwrap_or(i64::MAX);
-    Ok(Some(id.ok_or(TextError::TokenId { key, count: count as u64, got })?))
+    let offset = gguf.value_offset(key).unwrap_or(0);
+    Ok(Some(id.ok_or(TextError::TokenId { key, offset, count: count as u64, got })?))
 }
 
 /// Reads the special ids, finds the tokens that end a text, and makes those control tokens that look like one.
@@ -319,7 +326,10 @@ fn read_flag(
     usual: bool,
 ) -> Result<bool, TextError> {
     match (gguf.bool(flag)?, id) {
-        (Some(true), None) => Err(TextError::NoTokenToAdd { flag, key }),
+        (Some(true), None) => {
+            let offset = gguf.value_offset(flag).unwrap_or(0);
+            Err(TextError::NoTokenToAdd { flag, offset, key })
+        }
         (None, None) => Ok(false),
         (said, _) => Ok(said.unwrap_or(usual)),
     }

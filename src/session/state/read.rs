@@ -266,6 +266,7 @@ impl Session<'_> {
         let left = if left == u64::MAX { None } else { Some(usize::try_from(left).unwrap_or(usize::MAX)) };
         let at = *input;
         let (finish, token) = (input.u32()?, input.u32()?);
+        at.check((token as usize) < self.model.spec().vocab && (finish == 1 || token == 0))?;
         let finish = match finish {
             0 => None,
             1 => Some(Finish::EndOfText(token)),
