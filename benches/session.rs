@@ -56,7 +56,10 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
 fn show(what: &str, mut values: Vec<f64>, unit: &str) {
     values.sort_by(f64::total_cmp);
     let [median, p99, max] = [0.5, 0.99, 1.0].map(|part| quantile(&values, part));
-    println!("{what}: median {median:.3} {unit}, p99 {p99:.3} {unit}, max {max:.3} {unit} ({} values)", values.len());
+    println!(
+        "{what}: median {median:.3} {unit}, p99 {p99:.3} {unit}, max {max:.3} {unit} ({} values)",
+        values.len()
+    );
 }
 
 /// A conversation that never ends: a prompt of half the context, an answer of the other half, and again.
@@ -74,8 +77,13 @@ impl<'m> Endless<'m> {
         let context = context(model);
         let mut session = model.session(Limits::new().context(context)).unwrap();
         session.set_ignore_end(true);
-        let mut endless =
-            Self { session, prompt: ids(context / 2, model), sampler: Sampler::greedy(), read: 0, generated: 0 };
+        let mut endless = Self {
+            session,
+            prompt: ids(context / 2, model),
+            sampler: Sampler::greedy(),
+            read: 0,
+            generated: 0,
+        };
         endless.begin();
         endless
     }
