@@ -44,7 +44,7 @@ trait Act: Copy {
 
 impl Act for Act8 {
     fn scale_and_sum(&self) -> (f32, i32) {
-        (self.scale, self.sum)
+        (self.scale, self.sums.all)
     }
 
     #[inline]
@@ -55,7 +55,7 @@ impl Act for Act8 {
 
 impl Act for Act16 {
     fn scale_and_sum(&self) -> (f32, i32) {
-        (self.scale, self.sum)
+        (self.scale, self.sums.all)
     }
 
     #[inline]

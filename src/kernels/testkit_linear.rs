@@ -150,7 +150,7 @@ impl Inputs {
                 (0..blocks)
                     .map(|_| {
                         let (scale, q): (f32, [i8; BLOCK]) = (scale(random), bytes(random, -127));
-                        Act8 { scale, sum: q.iter().map(|q| i32::from(*q)).sum(), q }
+                        Act8::new(scale, q)
                     })
                     .collect(),
             ),
@@ -159,9 +159,7 @@ impl Inputs {
                     .map(|_| {
                         let scale = scale(random);
                         let (hi, lo): ([i8; BLOCK], [i8; BLOCK]) = (bytes(random, -127), bytes(random, -128));
-                        let sum =
-                            hi.iter().zip(&lo).map(|(hi, lo)| 256 * i32::from(*hi) + i32::from(*lo)).sum();
-                        Act16 { scale, sum, hi, lo }
+                        Act16::new(scale, hi, lo)
                     })
                     .collect(),
             ),

@@ -5,6 +5,7 @@ extern crate std;
 
 use super::testkit_attention::{Cache, RANGES, attend};
 use super::*;
+use crate::tensor::Sums;
 use std::vec;
 use std::vec::Vec;
 
@@ -125,25 +126,34 @@ fn norms_equal_scalar(table: &Kernels) {
     }
 }
 
+/// The integers of the sums.
+fn whole(sums: &Sums) -> (i32, [i32; 3], [i32; 2]) {
+    (sums.all, sums.less, sums.less32)
+}
+
 fn quantising_equals_scalar(table: &Kernels) {
     let mut rng = Rng(3);
     for n in LENGTHS {
         for x in inputs(&mut rng, n) {
-            let act8 = Act8 { scale: 7.0, sum: 7, q: [7; 32] };
+            let act8 = Act8::new(7.0, [7; 32]);
             let (mut got, mut expected) = (vec![act8; n / 32 + 1], vec![act8; n / 32 + 1]);
             (table.quantize8)(&x, &mut got);
             (SCALAR.quantize8)(&x, &mut expected);
             for (g, e) in got.iter().zip(&expected) {
-                same("quantize8", &[g.scale], &[e.scale]);
-                assert_eq!((g.sum, g.q), (e.sum, e.q));
+                same("quantize8", &[g.scale, g.sums.scaled], &[e.scale, e.sums.scaled]);
+                let made = Act8::new(e.scale, e.q);
+                assert_eq!((whole(&g.sums), g.q), (whole(&made.sums), e.q));
+                same("quantize8", &[g.sums.scaled], &[made.sums.scaled]);
             }
-            let act16 = Act16 { scale: 7.0, sum: 7, hi: [7; 32], lo: [7; 32] };
+            let act16 = Act16::new(7.0, [7; 32], [7; 32]);
             let (mut got, mut expected) = (vec![act16; n / 32 + 1], vec![act16; n / 32 + 1]);
             (table.quantize16)(&x, &mut got);
             (SCALAR.quantize16)(&x, &mut expected);
             for (g, e) in got.iter().zip(&expected) {
-                same("quantize16", &[g.scale], &[e.scale]);
-                assert_eq!((g.sum, g.hi, g.lo), (e.sum, e.hi, e.lo));
+                same("quantize16", &[g.scale, g.sums.scaled], &[e.scale, e.sums.scaled]);
+                let made = Act16::new(e.scale, e.hi, e.lo);
+                assert_eq!((whole(&g.sums), g.hi, g.lo), (whole(&made.sums), e.hi, e.lo));
+                same("quantize16", &[g.sums.scaled], &[made.sums.scaled]);
             }
         }
     }
@@ -202,8 +212,8 @@ fn bits_are_pinned() {
         (SCALAR.softcap)(&mut out, 1.5);
         digest.floats(&out);
         digest.floats(&[(SCALAR.log_sum_exp)(&x)]);
-        let mut act8 = [Act8 { scale: 0.0, sum: 0, q: [0; 32] }; 4];
-        let mut act16 = [Act16 { scale: 0.0, sum: 0, hi: [0; 32], lo: [0; 32] }; 4];
+        let mut act8 = [Act8::new(0.0, [0; 32]); 4];
+        let mut act16 = [Act16::new(0.0, [0; 32], [0; 32]); 4];
         (SCALAR.quantize8)(&x, &mut act8);
         (SCALAR.quantize16)(&x, &mut act16);
         for (a, b) in act8.iter().zip(&act16) {
@@ -321,8 +331,8 @@ fn quantising_follows_its_definition() {
     sets.push((0..64).map(|i| f32::MAX / (1 + i) as f32).collect());
     sets.push((0..64).map(|i| 2f32.powi(-100) * (1 + i) as f32 / 64.0).collect());
     for x in sets {
-        let mut act8 = [Act8 { scale: 0.0, sum: 0, q: [0; 32] }; 2];
-        let mut act16 = [Act16 { scale: 0.0, sum: 0, hi: [0; 32], lo: [0; 32] }; 2];
+        let mut act8 = [Act8::new(0.0, [0; 32]); 2];
+        let mut act16 = [Act16::new(0.0, [0; 32], [0; 32]); 2];
         (SCALAR.quantize8)(&x, &mut act8);
         (SCALAR.quantize16)(&x, &mut act16);
         for (x, (a, b)) in x.chunks(32).zip(act8.iter().zip(&act16)) {
@@ -335,7 +345,7 @@ fn quantising_follows_its_definition() {
                 } else {
                     a.scale.is_nan() && b.scale.is_nan()
                 });
-                assert!(a.q == [0; 32] && a.sum == 0 && q16 == [0; 32] && b.sum == 0);
+                assert!(a.q == [0; 32] && a.sums.all == 0 && q16 == [0; 32] && b.sums.all == 0);
                 continue;
             }
             assert_eq!((a.scale, b.scale), (peak / 127.0, peak / 32639.0));
@@ -344,8 +354,8 @@ fn quantising_follows_its_definition() {
                 assert_eq!(q16[i] as f32, (x[i] * (32639.0 / peak)).round_ties_even());
                 assert!(a.q[i] > -128 && b.hi[i] > -128);
             }
-            assert_eq!(a.sum, a.q.iter().map(|q| *q as i32).sum::<i32>());
-            assert_eq!(b.sum, q16.iter().sum::<i32>());
+            assert_eq!(a.sums.all, a.q.iter().map(|q| *q as i32).sum::<i32>());
+            assert_eq!(b.sums.all, q16.iter().sum::<i32>());
             assert!(a.q.iter().any(|q| q.abs() == 127) && q16.iter().any(|q| q.abs() == 32639));
         }
     }

@@ -73,16 +73,55 @@ pub enum Precision {
     Bits16,
 }
 
+/// Sums over the integers of an activation block, in the forms that kernels use: computed once where the block is made,
+/// not for every row of weights that meets it.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sums {
+    /// The sum.
+    pub all: i32,
+    /// `scale * sum`, one rounding.
+    pub scaled: f32,
+    /// -8, -16 and -128 times the sum: a sum of products with weights that are stored too large by 8, 16 or 128 starts
+    /// with it and ends right.
+    pub less: [i32; 3],
+    /// -32 times the sum of the first and of the second 16 integers, likewise.
+    pub less32: [i32; 2],
+}
+
+impl Sums {
+    /// From the sum of the first and that of the second 16 integers. For those of an activation block nothing wraps.
+    #[inline(always)]
+    pub fn new(scale: f32, first: i32, second: i32) -> Self {
+        let all = first.wrapping_add(second);
+        Self {
+            all,
+            scaled: scale * all as f32,
+            less: [all.wrapping_mul(-8), all.wrapping_mul(-16), all.wrapping_mul(-128)],
+            less32: [first.wrapping_mul(-32), second.wrapping_mul(-32)],
+        }
+    }
+}
+
 /// 32 activations as signed bytes: value = `scale * q`.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Act8 {
     /// Scale; NaN when a value was not finite.
     pub scale: f32,
-    /// Sum of `q`.
-    pub sum: i32,
+    /// Sums of `q`.
+    pub sums: Sums,
     /// Rounded values, -127 to 127.
     pub q: [i8; BLOCK],
+}
+
+impl Act8 {
+    /// A block with its sums.
+    pub fn new(scale: f32, q: [i8; BLOCK]) -> Self {
+        let (first, second) = q.split_at(BLOCK / 2);
+        let sum = |q: &[i8]| q.iter().fold(0i32, |sum, q| sum.wrapping_add(i32::from(*q)));
+        Self { scale, sums: Sums::new(scale, sum(first), sum(second)), q }
+    }
 }
 
 /// 32 activations as two signed bytes each: value = `scale * (256 * hi + lo)`.
@@ -91,12 +130,22 @@ pub struct Act8 {
 pub struct Act16 {
     /// Scale; NaN when a value was not finite.
     pub scale: f32,
-    /// Sum of `256 * hi + lo`.
-    pub sum: i32,
+    /// Sums of `256 * hi + lo`.
+    pub sums: Sums,
     /// High bytes, -127 to 127.
     pub hi: [i8; BLOCK],
     /// Low bytes, -128 to 127.
     pub lo: [i8; BLOCK],
+}
+
+impl Act16 {
+    /// A block with its sums.
+    pub fn new(scale: f32, hi: [i8; BLOCK], lo: [i8; BLOCK]) -> Self {
+        let [a, b] = [Act8::new(scale, hi), Act8::new(scale, lo)].map(|plane| plane.sums.less32);
+        // Exact: -32 divides both.
+        let sum = |half: usize| (a[half].wrapping_mul(256).wrapping_add(b[half])) / -32;
+        Self { scale, sums: Sums::new(scale, sum(0), sum(1)), hi, lo }
+    }
 }
 
 /// Inputs of a linear layer: some columns of `k` values each, column after column.

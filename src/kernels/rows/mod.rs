@@ -5,7 +5,7 @@
 //! in every lane then meet four weights of each row, the integer sums need no step across lanes, and the float steps
 //! are those of the specification with one row a lane. Integer sums are exact, so their order is free.
 //!
-//! A single column reads the weights as they lie in the file. For more, a group of rows is turned once into scratch memory
+//! A few columns read the weights as they lie in the file. For more, a group of rows is turned once into scratch memory
 //! and used for all columns of the tile.
 //!
 //! All functions are inlined into one root a type, which switches the instruction set on: a call in between would be
@@ -20,13 +20,15 @@ pub(super) use types::Weights;
 use super::scalar_linear;
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::TileMut;
-use crate::tensor::{Act8, Act16, Activations, BLOCK, Matrix};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, Matrix, Sums};
 use core::marker::PhantomData;
 
 /// An instruction set that holds one row a lane. A value of the type is the proof that the CPU has it.
 pub(super) trait Lanes: Copy {
     /// Rows taken together.
     const ROWS: usize;
+    /// Whether there are registers for eight columns at once: then so many read the weights as they lie.
+    const ROOMY: bool;
     /// 32 bits a row.
     type Int: Copy;
     /// One `f32` a row.
@@ -47,8 +49,6 @@ pub(super) trait Lanes: Copy {
     fn and(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// Bitwise or.
     fn or(self, a: Self::Int, b: Self::Int) -> Self::Int;
-    /// Difference of bytes.
-    fn sub_bytes(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// Bits `by` places up, or down when negative, within 16-bit lanes; what crosses bytes is for the caller to mask.
     fn shift(self, v: Self::Int, by: i32) -> Self::Int;
     /// Bits `4 g` to `4 g + 3` of each lane, as 0 or 16 in its four bytes.
@@ -58,8 +58,6 @@ pub(super) trait Lanes: Copy {
     /// Byte `i` of each lane as a number from -128 to 127.
     fn signed_byte(self, v: Self::Int, i: usize) -> Self::Float;
 
-    /// Difference of 32-bit integers.
-    fn sub(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// The same integer in every lane.
     fn splat(self, value: i32) -> Self::Int;
     /// Each integer as a float, rounded to nearest even.
@@ -73,23 +71,13 @@ pub(super) trait Lanes: Copy {
     /// The float with the other sign.
     fn neg(self, v: Self::Float) -> Self::Float;
 
-    /// `sum w q` of `N` columns, exactly: of the first 16 and the second 16 values when `halves`, else the whole sum
-    /// in the first place.
-    fn dot8<const N: usize>(
-        self,
-        codes: Codes,
-        halves: bool,
-        w: &[Self::Int; 8],
-        x: &[&Act8; N],
-    ) -> [[Self::Int; N]; 2];
+    /// The weights as [`dot8`](Self::dot8) and [`dot16`](Self::dot16) want them.
+    fn ready(self, codes: Codes, w: [Self::Int; 8]) -> [Self::Int; 8];
+    /// `sum w q` of `N` columns, exactly: the whole sum in the first place, or, for [`Codes::SixMinus32`], that of the
+    /// first 16 and that of the second 16 values. `w` is what [`ready`](Self::ready) has made.
+    fn dot8<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act8; N]) -> [[Self::Int; N]; 2];
     /// As [`dot8`](Self::dot8).
-    fn dot16<const N: usize>(
-        self,
-        codes: Codes,
-        halves: bool,
-        w: &[Self::Int; 8],
-        x: &[&Act16; N],
-    ) -> [[Self::Int; N]; 2];
+    fn dot16<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act16; N]) -> [[Self::Int; N]; 2];
 
     /// The bits of one register, to the first [`ROWS`](Self::ROWS) elements of `out` if there are so many.
     fn keep(self, v: Self::Int, out: &mut [f32]);
@@ -103,17 +91,40 @@ pub(super) trait Lanes: Copy {
     fn prefetch(self, start: *const u8, bytes: usize);
 }
 
-/// Range of the integer weights as they are multiplied.
+/// How the integer weights `w` are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codes {
-    /// 0 to 15.
-    Unsigned4,
-    /// 0 to 31.
-    Unsigned5,
-    /// -32 to 31.
-    Signed6,
-    /// -128 to 127.
+    /// `w`, 0 to 15.
+    Four,
+    /// `w + 8`, 0 to 15.
+    FourMinus8,
+    /// `w`, 0 to 31.
+    Five,
+    /// `w + 16`, 0 to 31.
+    FiveMinus16,
+    /// `w + 32`, 0 to 63; each 16 values have a scale of their own.
+    SixMinus32,
+    /// `w`, -128 to 127.
     Signed8,
+}
+
+impl Codes {
+    /// Whether each 16 values have a scale of their own.
+    const fn halves(self) -> bool {
+        matches!(self, Codes::SixMinus32)
+    }
+
+    /// What sums of products with the stored weights start with so that they end as those with `w`, for weights that
+    /// are not negative.
+    #[inline(always)]
+    pub(super) fn starts(self, sums: &Sums) -> [i32; 2] {
+        match self {
+            Codes::Four | Codes::Five | Codes::Signed8 => [0; 2],
+            Codes::FourMinus8 => [sums.less[0], 0],
+            Codes::FiveMinus16 => [sums.less[1], 0],
+            Codes::SixMinus32 => sums.less32,
+        }
+    }
 }
 
 /// Rows of a matrix that are taken together: [`Lanes::ROWS`] of them, all inside.
@@ -208,7 +219,7 @@ pub(super) trait Sink<L: Lanes> {
 
 /// Registers of a part in scratch memory.
 const fn part_registers<T: Weights>() -> usize {
-    8 + if T::HALVES { 2 } else { 1 } + if T::MIN { 1 } else { 0 }
+    8 + if T::CODES.halves() { 2 } else { 1 } + if T::MIN { 1 } else { 0 }
 }
 
 /// Floats of scratch memory for a matrix of `cols` columns.
@@ -230,17 +241,17 @@ impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
         let Some((line, rest)) = rest.split_at_mut_checked(part_registers::<T>() * L::ROWS) else { return };
         self.rest = rest;
         let mut registers = line.chunks_exact_mut(L::ROWS);
-        for (w, to) in part.w.iter().zip(&mut registers) {
+        for (w, to) in self.isa.ready(T::CODES, part.w).iter().zip(&mut registers) {
             self.isa.keep(*w, to);
         }
-        let floats = [part.d[0], if T::HALVES { part.d[1] } else { part.m }, part.m];
+        let floats = [part.d[0], if T::CODES.halves() { part.d[1] } else { part.m }, part.m];
         for (v, to) in floats.iter().zip(&mut registers) {
             self.isa.store(*v, to);
         }
     }
 }
 
-/// Reads back what [`Pack`] has written.
+/// Reads back what [`Pack`] has written: the weights are ready.
 #[inline(always)]
 fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
     let mut registers = line.chunks_exact(L::ROWS);
@@ -250,48 +261,55 @@ fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
     }
     let first = isa.load(registers.next().unwrap_or_default());
     // No type has both.
-    let second = if T::HALVES || T::MIN { isa.load(registers.next().unwrap_or_default()) } else { first };
-    Part { w, d: [first, if T::HALVES { second } else { first }], m: second }
+    let halves = T::CODES.halves();
+    let second = if halves || T::MIN { isa.load(registers.next().unwrap_or_default()) } else { first };
+    Part { w, d: [first, if halves { second } else { first }], m: second }
 }
 
 /// A block of activations, as the kernels see it.
 pub(super) trait Act: Copy {
-    /// Scale and sum of the integers.
-    fn scale_and_sum(&self) -> (f32, i32);
+    /// Its scale, and the scale times the sum of its integers.
+    fn scales(&self) -> (f32, f32);
     /// [`Lanes::dot8`] or [`Lanes::dot16`].
-    fn dot<L: Lanes, T: Weights, const N: usize>(isa: L, w: &[L::Int; 8], x: &[&Self; N])
-    -> [[L::Int; N]; 2];
+    fn dot<L: Lanes, const N: usize>(
+        isa: L,
+        codes: Codes,
+        w: &[L::Int; 8],
+        x: &[&Self; N],
+    ) -> [[L::Int; N]; 2];
 }
 
 impl Act for Act8 {
     #[inline(always)]
-    fn scale_and_sum(&self) -> (f32, i32) {
-        (self.scale, self.sum)
+    fn scales(&self) -> (f32, f32) {
+        (self.scale, self.sums.scaled)
     }
 
     #[inline(always)]
-    fn dot<L: Lanes, T: Weights, const N: usize>(
+    fn dot<L: Lanes, const N: usize>(
         isa: L,
+        codes: Codes,
         w: &[L::Int; 8],
         x: &[&Self; N],
     ) -> [[L::Int; N]; 2] {
-        isa.dot8(T::CODES, T::HALVES, w, x)
+        isa.dot8(codes, w, x)
     }
 }
 
 impl Act for Act16 {
     #[inline(always)]
-    fn scale_and_sum(&self) -> (f32, i32) {
-        (self.scale, self.sum)
+    fn scales(&self) -> (f32, f32) {
+        (self.scale, self.sums.scaled)
     }
 
     #[inline(always)]
-    fn dot<L: Lanes, T: Weights, const N: usize>(
+    fn dot<L: Lanes, const N: usize>(
         isa: L,
+        codes: Codes,
         w: &[L::Int; 8],
         x: &[&Self; N],
     ) -> [[L::Int; N]; 2] {
-        isa.dot16(T::CODES, T::HALVES, w, x)
+        isa.dot16(codes, w, x)
     }
 }
 
@@ -299,35 +317,17 @@ impl Act for Act16 {
 struct Dot<'x, L: Lanes, T, A, const N: usize> {
     isa: L,
     acc: [L::Float; N],
-    x: [core::slice::Iter<'x, A>; N],
+    x: [&'x [A]; N],
+    /// Parts so far.
+    at: usize,
     weights: PhantomData<T>,
 }
 
 impl<L: Lanes, T: Weights, A: Act, const N: usize> Sink<L> for Dot<'_, L, T, A, N> {
     #[inline(always)]
     fn part(&mut self, part: Part<L>) {
-        let isa = self.isa;
-        let Some(first) = self.x[0].next() else { return };
-        let mut x = [first; N];
-        for c in 1..N {
-            x[c] = self.x[c].next().unwrap_or(first);
-        }
-        let sums = A::dot::<L, T, N>(isa, &part.w, &x);
-        for c in 0..N {
-            let (da, s) = x[c].scale_and_sum();
-            let mut sum = sums[0][c];
-            if T::OFFSET != 0 {
-                sum = isa.sub(sum, isa.splat(s.wrapping_mul(T::OFFSET)));
-            }
-            let mut acc = step(isa, self.acc[c], sum, part.d[0], da);
-            if T::HALVES {
-                acc = step(isa, acc, sums[1][c], part.d[1], da);
-            }
-            if T::MIN {
-                acc = isa.add(acc, isa.mul(part.m, isa.floats(da * s as f32)));
-            }
-            self.acc[c] = acc;
-        }
+        let w = self.isa.ready(T::CODES, part.w);
+        self.ready_part(Part { w, ..part });
     }
 }
 
@@ -336,21 +336,51 @@ impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
     /// repeats the last one.
     #[inline(always)]
     fn new(isa: L, x: &'x [A], parts: usize, line: usize, lines: usize) -> Self {
-        let columns = core::array::from_fn(|c| {
+        let mut columns = [&[] as &[A]; N];
+        for c in 0..N {
             let start = (line + c).min(lines.saturating_sub(1)) * parts;
-            x.get(start..start + parts).unwrap_or_default().iter()
-        });
-        Self { isa, acc: [isa.floats(0.0); N], x: columns, weights: PhantomData }
+            columns[c] = x.get(start..start + parts).unwrap_or_default();
+        }
+        Self { isa, acc: [isa.floats(0.0); N], x: columns, at: 0, weights: PhantomData }
+    }
+
+    /// As [`Sink::part`], with weights that are ready.
+    #[inline(always)]
+    fn ready_part(&mut self, part: Part<L>) {
+        let isa = self.isa;
+        let Some(first) = self.x[0].get(self.at) else { return };
+        let mut x = [first; N];
+        for c in 1..N {
+            let Some(column) = self.x[c].get(self.at) else { return };
+            x[c] = column;
+        }
+        self.at += 1;
+        let sums = A::dot(isa, T::CODES, &part.w, &x);
+        for c in 0..N {
+            let (da, das) = x[c].scales();
+            let mut acc = step(isa, self.acc[c], sums[0][c], part.d[0], da);
+            if T::CODES.halves() {
+                acc = step(isa, acc, sums[1][c], part.d[1], da);
+            }
+            if T::MIN {
+                acc = isa.add(acc, isa.mul(part.m, isa.floats(das)));
+            }
+            self.acc[c] = acc;
+        }
     }
 
     /// Writes the sums to the lines of `strip` from `line` on, as many as there are.
     #[inline(always)]
     fn finish(self, strip: &mut Strip<'_, '_>, line: usize) {
         for (c, acc) in self.acc.iter().enumerate().take(strip.lines.saturating_sub(line)) {
+            let out = strip.out.line(line + c).get_mut(strip.top..strip.top + strip.rows).unwrap_or_default();
+            if strip.rows == L::ROWS {
+                self.isa.store(*acc, out);
+                continue;
+            }
             let mut lanes = [0.0; 16];
             self.isa.store(*acc, &mut lanes);
             let lanes = lanes.get(strip.skip..strip.skip + strip.rows).unwrap_or_default();
-            let out = strip.out.line(line + c).get_mut(strip.top..strip.top + strip.rows).unwrap_or_default();
             for (out, lane) in out.iter_mut().zip(lanes) {
                 *out = *lane;
             }
@@ -363,9 +393,6 @@ impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
 fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L::Float {
     isa.add(acc, isa.mul(isa.float(sum), isa.mul(d, isa.floats(da))))
 }
-
-/// Columns that are computed together from scratch memory.
-const COLUMNS: usize = 4;
 
 /// Groups of rows between the one that is read and the one that is asked for. Rows are short streams that a hardware prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
 const AHEAD: usize = 3;
@@ -403,7 +430,8 @@ fn tile<L: Lanes, T: Weights, A: Act>(
     let x = x.get(out.first_line().saturating_mul(parts)..).unwrap_or_default();
     let lines = out.lines().min(x.len().checked_div(parts).unwrap_or(0));
     let packed = part_registers::<T>() * L::ROWS * parts;
-    let mut scratch = if lines > 1 { scratch.get_mut(..packed) } else { None };
+    let direct = if L::ROOMY { 8 } else { 1 };
+    let mut scratch = if lines > direct { scratch.get_mut(..packed) } else { None };
     for top in (0..rows).step_by(L::ROWS) {
         // The last rows are taken together with some before them, so that a group never leaves the matrix.
         let wanted = out.first() + top;
@@ -414,21 +442,83 @@ fn tile<L: Lanes, T: Weights, A: Act>(
         if let Some(scratch) = scratch.as_deref_mut() {
             let mut pack = Pack::<L, T> { isa, rest: scratch, weights: PhantomData };
             group.parts::<T>(isa, parts / T::PARTS, &mut pack);
-            for line in (0..lines).step_by(COLUMNS) {
-                let mut dot = Dot::<L, T, A, COLUMNS>::new(isa, x, parts, line, lines);
-                for part in scratch.chunks_exact(part_registers::<T>() * L::ROWS) {
-                    dot.part(unpack::<L, T>(isa, part));
-                }
-                dot.finish(&mut strip, line);
-            }
+            from_scratch::<L, T, A>(isa, scratch, x, parts, &mut strip);
         } else {
-            for line in 0..lines {
-                let mut dot = Dot::<L, T, A, 1>::new(isa, x, parts, line, lines);
-                group.parts::<T>(isa, parts / T::PARTS, &mut dot);
-                dot.finish(&mut strip, line);
-            }
+            from_rows::<L, T, A>(isa, &group, x, parts, &mut strip);
         }
     }
+}
+
+/// All columns with the weights as they lie.
+#[inline(always)]
+fn from_rows<L: Lanes, T: Weights, A: Act>(
+    isa: L,
+    rows: &Rows<'_, L>,
+    x: &[A],
+    parts: usize,
+    strip: &mut Strip<'_, '_>,
+) {
+    let mut line = 0;
+    while line < strip.lines {
+        line += match strip.lines - line {
+            5.. if L::ROOMY => sum_rows::<L, T, A, 8>(isa, rows, x, parts, line, strip),
+            3.. if L::ROOMY => sum_rows::<L, T, A, 4>(isa, rows, x, parts, line, strip),
+            2 if L::ROOMY => sum_rows::<L, T, A, 2>(isa, rows, x, parts, line, strip),
+            _ => sum_rows::<L, T, A, 1>(isa, rows, x, parts, line, strip),
+        };
+    }
+}
+
+/// `N` columns from `line` on, or as many as there are.
+#[inline(always)]
+fn sum_rows<L: Lanes, T: Weights, A: Act, const N: usize>(
+    isa: L,
+    rows: &Rows<'_, L>,
+    x: &[A],
+    parts: usize,
+    line: usize,
+    strip: &mut Strip<'_, '_>,
+) -> usize {
+    let mut dot = Dot::<L, T, A, N>::new(isa, x, parts, line, strip.lines);
+    rows.parts::<T>(isa, parts / T::PARTS, &mut dot);
+    dot.finish(strip, line);
+    N
+}
+
+/// All columns with the weights that [`Pack`] has written.
+#[inline(always)]
+fn from_scratch<L: Lanes, T: Weights, A: Act>(
+    isa: L,
+    scratch: &[f32],
+    x: &[A],
+    parts: usize,
+    strip: &mut Strip<'_, '_>,
+) {
+    let mut line = 0;
+    while line < strip.lines {
+        line += match strip.lines - line {
+            5.. if L::ROOMY => sum_scratch::<L, T, A, 8>(isa, scratch, x, parts, line, strip),
+            _ => sum_scratch::<L, T, A, 4>(isa, scratch, x, parts, line, strip),
+        };
+    }
+}
+
+/// As [`sum_rows`].
+#[inline(always)]
+fn sum_scratch<L: Lanes, T: Weights, A: Act, const N: usize>(
+    isa: L,
+    scratch: &[f32],
+    x: &[A],
+    parts: usize,
+    line: usize,
+    strip: &mut Strip<'_, '_>,
+) -> usize {
+    let mut dot = Dot::<L, T, A, N>::new(isa, x, parts, line, strip.lines);
+    for part in scratch.chunks_exact(part_registers::<T>() * L::ROWS) {
+        dot.ready_part(unpack::<L, T>(isa, part));
+    }
+    dot.finish(strip, line);
+    N
 }
 
 /// The outputs of a group of rows.

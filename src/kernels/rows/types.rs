@@ -6,12 +6,8 @@ use core::mem::offset_of;
 
 /// A quantised type as the kernels see it.
 pub(in crate::kernels) trait Weights: Block {
-    /// Range of the weights.
+    /// How the weights of [`Part`] are stored.
     const CODES: Codes;
-    /// What the weights of [`Part`] are too large by.
-    const OFFSET: i32 = 0;
-    /// Whether each 16 values have a scale of their own.
-    const HALVES: bool = false;
     /// Whether there is a minimum.
     const MIN: bool = false;
 
@@ -54,8 +50,7 @@ impl Weights for Q8_0 {
 }
 
 impl Weights for Q4_0 {
-    const CODES: Codes = Codes::Unsigned4;
-    const OFFSET: i32 = 8;
+    const CODES: Codes = Codes::FourMinus8;
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
@@ -66,7 +61,7 @@ impl Weights for Q4_0 {
 }
 
 impl Weights for Q4_1 {
-    const CODES: Codes = Codes::Unsigned4;
+    const CODES: Codes = Codes::Four;
     const MIN: bool = true;
 
     #[inline(always)]
@@ -88,8 +83,7 @@ fn with_fifth_bits<L: Lanes, B>(isa: L, at: At<'_, L, B>, high: usize, mut w: [L
 }
 
 impl Weights for Q5_0 {
-    const CODES: Codes = Codes::Unsigned5;
-    const OFFSET: i32 = 16;
+    const CODES: Codes = Codes::FiveMinus16;
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
@@ -102,7 +96,7 @@ impl Weights for Q5_0 {
 }
 
 impl Weights for Q5_1 {
-    const CODES: Codes = Codes::Unsigned5;
+    const CODES: Codes = Codes::Five;
     const MIN: bool = true;
 
     #[inline(always)]
@@ -152,7 +146,7 @@ const _: () = assert!(offset_of!(Q4_K, d) == 0 && offset_of!(Q4_K, scales) == 4)
 const _: () = assert!(offset_of!(Q5_K, d) == 0 && offset_of!(Q5_K, scales) == 4);
 
 impl Weights for Q4_K {
-    const CODES: Codes = Codes::Unsigned4;
+    const CODES: Codes = Codes::Four;
     const MIN: bool = true;
 
     #[inline(always)]
@@ -174,7 +168,7 @@ impl Weights for Q4_K {
 }
 
 impl Weights for Q5_K {
-    const CODES: Codes = Codes::Unsigned5;
+    const CODES: Codes = Codes::Five;
     const MIN: bool = true;
 
     #[inline(always)]
@@ -201,14 +195,13 @@ impl Weights for Q5_K {
 }
 
 impl Weights for Q6_K {
-    const CODES: Codes = Codes::Signed6;
-    const HALVES: bool = true;
+    const CODES: Codes = Codes::SixMinus32;
 
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
         let d = isa.halves(at, offset_of!(Q6_K, d));
         let scales = isa.quads(at, offset_of!(Q6_K, scales));
-        let (bits, offset) = (isa.bytes(48), isa.bytes(32));
+        let bits = isa.bytes(48);
         for half in 0..2 {
             let start = offset_of!(Q6_K, low) + 64 * half;
             let low = [byte_block(isa, at, start), byte_block(isa, at, start + 32)];
@@ -220,7 +213,7 @@ impl Weights for Q6_K {
                     let (first, second) = nibbles(isa, *w);
                     let four = if i < 2 { first } else { second };
                     let two = isa.and(isa.shift(*high, 4 - 2 * i as i32), bits);
-                    *w = isa.sub_bytes(isa.or(four, two), offset);
+                    *w = isa.or(four, two);
                 }
                 let scales = scales[2 * half + i / 2];
                 let first = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2)));

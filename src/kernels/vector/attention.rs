@@ -14,6 +14,7 @@ use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span, atten
 use super::cache::Stored;
 use super::lanes::{LANES, Lanes, larger, maximum, tree};
 use crate::math::{exp, tanh};
+use core::ops::Range;
 
 const _: () = assert!(ATTENTION_CHUNK.is_multiple_of(KV_BLOCK));
 
@@ -66,13 +67,49 @@ fn scores_of_heads<L: Lanes, T: Stored, const N: usize>(
     for (row, q) in rows.iter_mut().zip(q.chunks_exact(kv.dim_k)) {
         *row = q;
     }
-    for b in span.blocks().0 {
-        let block = T::score(lanes, &rows, kv.keys(span.first_block.saturating_add(b)));
-        for (scores, block) in scores.iter_mut().zip(block) {
-            if let Some(scores) = scores.as_chunks_mut::<LANES>().0.get_mut(b) {
-                *scores = lanes.to_array(lanes.scale(scale, block));
+    let mut blocks = span.blocks().0;
+    // Several blocks at once, as far as their sums fit the registers, then those that are left.
+    if L::SUMS / N >= 4 {
+        scores_of_blocks::<L, T, N, 4>(lanes, &rows, kv, span, scale, scores, &mut blocks);
+    }
+    if L::SUMS / N >= 2 {
+        scores_of_blocks::<L, T, N, 2>(lanes, &rows, kv, span, scale, scores, &mut blocks);
+    }
+    scores_of_blocks::<L, T, N, 1>(lanes, &rows, kv, span, scale, scores, &mut blocks);
+}
+
+/// Takes `B` blocks at a time, as often as `blocks` has so many.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
+    lanes: L,
+    rows: &[&[f32]; N],
+    kv: &KvBlocks<'_>,
+    span: &Span,
+    scale: f32,
+    scores: &mut [ChunkScores; N],
+    blocks: &mut Range<usize>,
+) {
+    let first = span.first_block.saturating_add(span.blocks().0.start);
+    while blocks.len() >= B {
+        let (mut keys, mut ahead): ([&[u8]; B], _) = ([&[]; B], [core::ptr::null(); B]);
+        for b in 0..B {
+            let block = span.first_block.saturating_add(blocks.start + b);
+            keys[b] = kv.keys(block);
+            // Behind the last keys come the first values.
+            let later = blocks.start + B < blocks.end;
+            let next =
+                if later { kv.keys(block.saturating_add(B)) } else { kv.values(first.saturating_add(b)) };
+            ahead[b] = next.as_ptr();
+        }
+        let sums = T::score(lanes, rows, &keys, &ahead);
+        for (scores, sums) in scores.iter_mut().zip(sums) {
+            let lines = scores.as_chunks_mut::<LANES>().0.iter_mut().skip(blocks.start);
+            for (line, sum) in lines.zip(sums) {
+                *line = lanes.to_array(lanes.scale(scale, sum));
             }
         }
+        blocks.start += B;
     }
 }
 
@@ -159,34 +196,54 @@ fn values_of_heads<L: Lanes, T: Stored, const N: usize>(
     partial: &mut [f32],
 ) {
     let Some(scores) = scores.first_chunk::<N>() else { return };
+    // Several strips of 16 values at once, as far as their sums fit the registers, then those that are left.
     let mut at = 0;
-    while at < kv.dim_v {
-        let sums = if kv.dim_v - at >= LANES {
-            sum_values::<L, T, N, true>(lanes, scores, kv, span, at)
-        } else {
-            sum_values::<L, T, N, false>(lanes, scores, kv, span, at)
-        };
+    if L::SUMS / N >= 4 {
+        values_of_strips::<L, T, N, 4, true>(lanes, scores, kv, span, partial, &mut at);
+    }
+    if L::SUMS / N >= 2 {
+        values_of_strips::<L, T, N, 2, true>(lanes, scores, kv, span, partial, &mut at);
+    }
+    values_of_strips::<L, T, N, 1, true>(lanes, scores, kv, span, partial, &mut at);
+    values_of_strips::<L, T, N, 1, false>(lanes, scores, kv, span, partial, &mut at);
+}
+
+/// Takes `S` strips at a time from value `at` on, as often as there are so many, or, unless `FULL`, as long as any
+/// values are left.
+#[inline(always)]
+fn values_of_strips<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: bool>(
+    lanes: L,
+    scores: &[ChunkScores; N],
+    kv: &KvBlocks<'_>,
+    span: &Span,
+    partial: &mut [f32],
+    at: &mut usize,
+) {
+    let needed = if FULL { S * LANES } else { 1 };
+    while kv.dim_v.saturating_sub(*at) >= needed {
+        let sums = sum_values::<L, T, N, S, FULL>(lanes, scores, kv, span, *at);
         for (line, sums) in partial.chunks_exact_mut(attention_partial(kv.dim_v)).zip(&sums) {
-            let line = line.get_mut(at..kv.dim_v).unwrap_or_default();
-            for (out, sum) in line.iter_mut().zip(sums) {
+            let line = line.get_mut(*at..kv.dim_v).unwrap_or_default();
+            for (out, sum) in line.iter_mut().zip(sums.as_flattened()) {
                 *out = *sum;
             }
         }
-        at += LANES;
+        *at += S * LANES;
     }
 }
 
-/// `sum_p(e[p] v[p][d])` of the 16 values from `at` on, or, unless `FULL`, of those that are left, for `N` heads.
+/// `sum_p(e[p] v[p][d])` of the `S` strips of 16 values from `at` on, or, unless `FULL`, of the values that are left,
+/// for `N` heads.
 #[inline(always)]
-fn sum_values<L: Lanes, T: Stored, const N: usize, const FULL: bool>(
+fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: bool>(
     lanes: L,
     scores: &[ChunkScores; N],
     kv: &KvBlocks<'_>,
     span: &Span,
     at: usize,
-) -> [[f32; LANES]; N] {
+) -> [[[f32; LANES]; S]; N] {
     let (blocks, positions) = span.blocks();
-    let mut sums = [lanes.zero(); N];
+    let mut sums = [[lanes.zero(); S]; N];
     for b in blocks {
         let from = positions.start.saturating_sub(b * KV_BLOCK);
         let to = positions.end.saturating_sub(b * KV_BLOCK).min(KV_BLOCK);
@@ -194,12 +251,15 @@ fn sum_values<L: Lanes, T: Stored, const N: usize, const FULL: bool>(
         for (e, scores) in e.iter_mut().zip(scores) {
             *e = scores.as_chunks().0.get(b).unwrap_or(e);
         }
-        let block = kv.values(span.first_block.saturating_add(b));
-        T::add::<L, N, FULL>(lanes, &e, block, (kv.dim_v, at), from..to, &mut sums);
+        let block = span.first_block.saturating_add(b);
+        let ahead = kv.values(block.saturating_add(1)).as_ptr();
+        T::add::<L, N, S, FULL>(lanes, &e, (kv.values(block), ahead), (kv.dim_v, at), from..to, &mut sums);
     }
-    let mut result = [[0.0; LANES]; N];
+    let mut result = [[[0.0; LANES]; S]; N];
     for h in 0..N {
-        result[h] = lanes.to_array(sums[h]);
+        for s in 0..S {
+            result[h][s] = lanes.to_array(sums[h][s]);
+        }
     }
     result
 }

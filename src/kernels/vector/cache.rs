@@ -11,18 +11,25 @@ const _: () = assert!(KV_BLOCK == LANES && BLOCK.is_multiple_of(LANES));
 
 /// A type of cached numbers. Whatever does not fit a block is left out.
 pub(in crate::kernels) trait Stored {
-    /// `sum_d(q[d] k[d][p])` of the 16 positions of a block of keys, for `N` heads with queries of one length.
-    fn score<L: Lanes, const N: usize>(lanes: L, q: &[&[f32]; N], keys: &[u8]) -> [L::Floats; N];
+    /// `sum_d(q[d] k[d][p])` of the 16 positions of each of `B` blocks of keys, for `N` heads with queries of one
+    /// length. As much memory from the addresses `ahead` on will be needed next.
+    fn score<L: Lanes, const N: usize, const B: usize>(
+        lanes: L,
+        q: &[&[f32]; N],
+        keys: &[&[u8]; B],
+        ahead: &[*const u8; B],
+    ) -> [[L::Floats; B]; N];
 
     /// Adds `e[p] v[p][d]` of the positions that are seen of a block of values of `dim_at.0` numbers, `p` ascending,
-    /// for `N` heads and the 16 numbers from `dim_at.1` on, or, unless `FULL`, those that are left.
-    fn add<L: Lanes, const N: usize, const FULL: bool>(
+    /// for `N` heads and the `S` strips of 16 numbers from `dim_at.1` on, or, unless `FULL`, the numbers that are left.
+    /// `values.1` is where the next block begins.
+    fn add<L: Lanes, const N: usize, const S: usize, const FULL: bool>(
         lanes: L,
         e: &[&[f32; LANES]; N],
-        values: &[u8],
+        values: (&[u8], *const u8),
         dim_at: (usize, usize),
         seen: Range<usize>,
-        sums: &mut [L::Floats; N],
+        sums: &mut [[L::Floats; S]; N],
     );
 
     /// Writes a key to lane `lane` of a block of keys.
@@ -79,35 +86,33 @@ fn numbers_mut<T: Pod>(bytes: &mut [u8]) -> &mut [T] {
 
 impl<T: Element> Stored for T {
     #[inline(always)]
-    fn score<L: Lanes, const N: usize>(lanes: L, q: &[&[f32]; N], keys: &[u8]) -> [L::Floats; N] {
-        let lines = numbers::<T>(keys).as_chunks().0;
-        dots(lanes, q, lines, |line| T::widen(lanes, line))
+    fn score<L: Lanes, const N: usize, const B: usize>(
+        lanes: L,
+        q: &[&[f32]; N],
+        keys: &[&[u8]; B],
+        ahead: &[*const u8; B],
+    ) -> [[L::Floats; B]; N] {
+        let mut lines: [&[[T; LANES]]; B] = [&[]; B];
+        for b in 0..B {
+            lines[b] = numbers(keys[b]).as_chunks().0;
+        }
+        dots(lanes, q, lines, ahead, |line| T::widen(lanes, line))
     }
 
     #[inline(always)]
-    fn add<L: Lanes, const N: usize, const FULL: bool>(
+    fn add<L: Lanes, const N: usize, const S: usize, const FULL: bool>(
         lanes: L,
         e: &[&[f32; LANES]; N],
-        values: &[u8],
+        (values, ahead): (&[u8], *const u8),
         (dim, at): (usize, usize),
         seen: Range<usize>,
-        sums: &mut [L::Floats; N],
+        sums: &mut [[L::Floats; S]; N],
     ) {
-        let from = seen.start.saturating_mul(dim).saturating_add(at);
-        let mut lines = numbers::<T>(values).get(from..).unwrap_or_default();
-        for p in seen {
-            let line = if FULL {
-                let Some(line) = lines.first_chunk() else { break };
-                T::widen(lanes, line)
-            } else {
-                T::widen(lanes, &head(lines, dim - at))
-            };
-            lines = lines.get(dim..).unwrap_or_default();
-            for h in 0..N {
-                let e = e[h].get(p).copied().unwrap_or_default();
-                sums[h] = lanes.add(sums[h], lanes.scale(e, line));
-            }
-        }
+        let weights = [*e; S];
+        let numbers = (numbers::<T>(values), ahead.cast());
+        add_lines::<L, T, N, S, FULL>(lanes, &weights, numbers, (dim, at), seen, sums, |line| {
+            T::widen(lanes, line)
+        });
     }
 
     #[inline(always)]
@@ -149,57 +154,74 @@ fn parts_mut(block: &mut [u8], dim: usize) -> (&mut [i8], &mut [[u16; LANES]]) {
 
 impl Stored for Q8 {
     #[inline(always)]
-    fn score<L: Lanes, const N: usize>(lanes: L, q: &[&[f32]; N], keys: &[u8]) -> [L::Floats; N] {
+    fn score<L: Lanes, const N: usize, const B: usize>(
+        lanes: L,
+        q: &[&[f32]; N],
+        keys: &[&[u8]; B],
+        ahead: &[*const u8; B],
+    ) -> [[L::Floats; B]; N] {
         let dim = q.first().map_or(0, |q| q.len());
-        let (bytes, scales) = parts(keys, dim);
-        let mut sums = [lanes.zero(); N];
-        for (b, (lines, scale)) in bytes.as_chunks().0.chunks(BLOCK).zip(scales).enumerate() {
+        let mut sums = [[lanes.zero(); B]; N];
+        for (piece, first) in (0..dim).step_by(BLOCK).enumerate() {
             let mut rows = [&[] as &[f32]; N];
-            for (row, q) in rows.iter_mut().zip(q) {
-                *row = q.get(b * BLOCK..).unwrap_or_default();
-            }
-            let inner = dots(lanes, &rows, lines, |line| lanes.widen_bytes(line));
-            let scale = lanes.widen(scale);
             for h in 0..N {
-                sums[h] = lanes.add(sums[h], lanes.mul(inner[h], scale));
+                rows[h] = q[h].get(first..).unwrap_or_default();
+            }
+            let (mut lines, mut scale): ([&[[i8; LANES]]; B], _) = ([&[]; B], [lanes.zero(); B]);
+            for b in 0..B {
+                let (bytes, scales) = parts(keys[b], dim);
+                let end = dim.min(first + BLOCK);
+                lines[b] = bytes.as_chunks().0.get(first..end).unwrap_or_default();
+                scale[b] = scales.get(piece).map_or(lanes.zero(), |scale| lanes.widen(scale));
+            }
+            let mut next = *ahead;
+            for b in 0..B {
+                next[b] = ahead[b].wrapping_add(first * LANES);
+            }
+            let inner = dots(lanes, &rows, lines, &next, |line| lanes.widen_bytes(line));
+            for h in 0..N {
+                for b in 0..B {
+                    sums[h][b] = lanes.add(sums[h][b], lanes.mul(inner[h][b], scale[b]));
+                }
             }
         }
         sums
     }
 
     #[inline(always)]
-    fn add<L: Lanes, const N: usize, const FULL: bool>(
+    fn add<L: Lanes, const N: usize, const S: usize, const FULL: bool>(
         lanes: L,
         e: &[&[f32; LANES]; N],
-        values: &[u8],
+        (values, ahead): (&[u8], *const u8),
         (dim, at): (usize, usize),
         seen: Range<usize>,
-        sums: &mut [L::Floats; N],
+        sums: &mut [[L::Floats; S]; N],
     ) {
         let (bytes, scales) = parts(values, dim);
-        // 16 numbers have one scale a position, which goes into the weights.
-        let Some(scale) = scales.get(at / BLOCK) else { return };
-        let scale = lanes.widen(scale);
-        // Loops, since the closure of `array::map` is not always compiled for the features of this function.
-        let mut weights = [[0.0; LANES]; N];
-        for h in 0..N {
-            weights[h] = lanes.to_array(lanes.mul(lanes.load(e[h]), scale));
-        }
-        let from = seen.start.saturating_mul(dim).saturating_add(at);
-        let mut lines = bytes.get(from..).unwrap_or_default();
-        for p in seen {
-            let line = if FULL {
-                let Some(line) = lines.first_chunk() else { break };
-                lanes.widen_bytes(line)
-            } else {
-                lanes.widen_bytes(&head(lines, dim - at))
-            };
-            lines = lines.get(dim..).unwrap_or_default();
+        // 32 numbers have one scale a position, which goes into the weights.
+        let mut weights = [[[0.0; LANES]; N]; S];
+        for s in 0..S {
+            let Some(scale) = scales.get((at + s * LANES) / BLOCK) else { return };
+            let scale = lanes.widen(scale);
             for h in 0..N {
-                let weight = weights[h].get(p).copied().unwrap_or_default();
-                sums[h] = lanes.add(sums[h], lanes.scale(weight, line));
+                weights[s][h] = lanes.to_array(lanes.mul(lanes.load(e[h]), scale));
             }
         }
+        let mut borrowed = [[&[0.0; LANES]; N]; S];
+        for s in 0..S {
+            for h in 0..N {
+                borrowed[s][h] = &weights[s][h];
+            }
+        }
+        add_lines::<L, i8, N, S, FULL>(
+            lanes,
+            &borrowed,
+            (bytes, ahead.cast()),
+            (dim, at),
+            seen,
+            sums,
+            |line| lanes.widen_bytes(line),
+        );
     }
 
     #[inline(always)]
@@ -244,30 +266,86 @@ fn q8_scale(x: &[f32]) -> (f32, f32) {
     (d, if d == 0.0 { 0.0 } else { 1.0 / d })
 }
 
-/// `sum_d(q[d] k[d][p])` over the lines of 16 positions that `widen` makes floats of, for `N` heads.
+/// `sum_d(q[d] k[d][p])` over the lines of 16 positions of `B` blocks that `widen` makes floats of, for `N` heads. A
+/// block that has fewer lines than the first counts as missing.
 #[inline(always)]
-fn dots<L: Lanes, T, const N: usize>(
+fn dots<L: Lanes, T, const N: usize, const B: usize>(
     lanes: L,
     q: &[&[f32]; N],
-    lines: &[[T; LANES]],
+    blocks: [&[[T; LANES]]; B],
+    ahead: &[*const u8; B],
     widen: impl Fn(&[T; LANES]) -> L::Floats,
-) -> [L::Floats; N] {
-    let mut sums = [lanes.zero(); N];
+) -> [[L::Floats; B]; N] {
+    let mut sums = [[lanes.zero(); B]; N];
+    let Some(count) = blocks.iter().map(|lines| lines.len()).max() else { return sums };
     // Cut to one length in sight of the compiler, so that the loop needs no checks.
     let mut rows = [&[] as &[f32]; N];
     for (row, q) in rows.iter_mut().zip(q) {
-        let Some(q) = q.get(..lines.len()) else { return sums };
+        let Some(q) = q.get(..count) else { return sums };
         *row = q;
     }
-    'lines: for d in 0..lines.len() {
-        let Some(line) = lines.get(d) else { break };
-        let line = widen(line);
+    if B > 1 && blocks.iter().any(|lines| lines.len() < count) {
+        // Rare: some of them are missing, and score 0.
+        for b in 0..B {
+            for (d, numbers) in blocks[b].iter().enumerate() {
+                let line = widen(numbers);
+                for h in 0..N {
+                    sums[h][b] = lanes.add(sums[h][b], lanes.scale(rows[h][d], line));
+                }
+            }
+        }
+        return sums;
+    }
+    'lines: for d in 0..count {
+        let mut line = [lanes.zero(); B];
+        for b in 0..B {
+            let Some(numbers) = blocks[b].get(d) else { break 'lines };
+            line[b] = widen(numbers);
+            lanes.prefetch(ahead[b].wrapping_add(d * size_of::<[T; LANES]>()));
+        }
         for h in 0..N {
             let Some(q) = rows[h].get(d) else { break 'lines };
-            sums[h] = lanes.add(sums[h], lanes.scale(*q, line));
+            for b in 0..B {
+                sums[h][b] = lanes.add(sums[h][b], lanes.scale(*q, line[b]));
+            }
         }
     }
     sums
+}
+
+/// Adds `weights[strip][head][p] v[p][d]` of the positions that are seen of a block of values, as [`Stored::add`].
+#[inline(always)]
+fn add_lines<L: Lanes, T: Copy + Default, const N: usize, const S: usize, const FULL: bool>(
+    lanes: L,
+    weights: &[[&[f32; LANES]; N]; S],
+    (values, ahead): (&[T], *const T),
+    (dim, at): (usize, usize),
+    seen: Range<usize>,
+    sums: &mut [[L::Floats; S]; N],
+    widen: impl Fn(&[T; LANES]) -> L::Floats,
+) {
+    let from = seen.start.saturating_mul(dim).saturating_add(at);
+    let mut lines = values.get(from..).unwrap_or_default();
+    let mut ahead = ahead.wrapping_add(from);
+    for p in seen.start..seen.end.min(LANES) {
+        let mut line = [lanes.zero(); S];
+        if FULL {
+            let Some(strips) = lines.as_chunks().0.first_chunk::<S>() else { break };
+            for s in 0..S {
+                line[s] = widen(&strips[s]);
+                lanes.prefetch(ahead.wrapping_add(s * LANES).cast());
+            }
+        } else {
+            line[0] = widen(&head(lines, dim - at));
+        }
+        lines = lines.get(dim..).unwrap_or_default();
+        ahead = ahead.wrapping_add(dim);
+        for h in 0..N {
+            for s in 0..S {
+                sums[h][s] = lanes.add(sums[h][s], lanes.scale(weights[s][h][p], line[s]));
+            }
+        }
+    }
 }
 
 /// The first `count` values, at most 16, and zeros behind them.

@@ -49,6 +49,9 @@ pub(in crate::kernels) trait Lanes: Copy {
     /// 16 floats.
     type Floats: Copy;
 
+    /// Sums that are kept in registers together: enough of them that none waits for the addition before it.
+    const SUMS: usize;
+
     /// Zeros.
     fn zero(self) -> Self::Floats;
 
@@ -72,6 +75,10 @@ pub(in crate::kernels) trait Lanes: Copy {
 
     /// Lane by lane.
     fn to_array(self, x: Self::Floats) -> [f32; LANES];
+
+    /// Asks for the memory at `at` to be brought near. Any address is allowed.
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
 }
 
 /// Plain Rust for any machine.
@@ -80,6 +87,7 @@ pub(super) struct Portable;
 
 impl Lanes for Portable {
     type Floats = [f32; LANES];
+    const SUMS: usize = 1;
 
     #[inline(always)]
     fn zero(self) -> [f32; LANES] {

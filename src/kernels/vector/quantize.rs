@@ -1,6 +1,6 @@
 //! Activations are rounded to integers, 32 values with one scale.
 
-use crate::tensor::{Act8, Act16, BLOCK};
+use crate::tensor::{Act8, Act16, BLOCK, Sums};
 
 /// `1.5 * 2^23`: adding it rounds a small number to an integer (nearest even), which is left in the low bits.
 const ROUNDER: f32 = 12_582_912.0;
@@ -38,13 +38,16 @@ fn rounded(x: &[f32; BLOCK], factor: f32) -> [i32; BLOCK] {
     q
 }
 
+/// The sums of a block.
 #[inline(always)]
-fn sum(q: &[i32; BLOCK]) -> i32 {
-    let mut sum = 0i32;
-    for q in q {
-        sum = sum.wrapping_add(*q);
+fn sums(scale: f32, q: &[i32; BLOCK]) -> Sums {
+    let mut halves = [0i32; 2];
+    for (half, q) in halves.iter_mut().zip(q.as_chunks::<{ BLOCK / 2 }>().0) {
+        for q in q {
+            *half = half.wrapping_add(*q);
+        }
     }
-    sum
+    Sums::new(scale, halves[0], halves[1])
 }
 
 /// `q = round_half_even(x * (127 / peak))`, scale `peak / 127`. Values behind the last whole block are left out.
@@ -53,12 +56,12 @@ pub(in crate::kernels) fn quantize8(x: &[f32], out: &mut [Act8]) {
     for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out) {
         let (scale, factor) = scales(x, 127.0);
         if factor == 0.0 {
-            *out = Act8 { scale, sum: 0, q: [0; BLOCK] };
+            *out = Act8 { scale, sums: Sums::new(scale, 0, 0), q: [0; BLOCK] };
             continue;
         }
         let q = rounded(x, factor);
         out.scale = scale;
-        out.sum = sum(&q);
+        out.sums = sums(scale, &q);
         for (byte, q) in out.q.iter_mut().zip(&q) {
             *byte = *q as i8;
         }
@@ -71,12 +74,12 @@ pub(in crate::kernels) fn quantize16(x: &[f32], out: &mut [Act16]) {
     for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out) {
         let (scale, factor) = scales(x, 32639.0);
         if factor == 0.0 {
-            *out = Act16 { scale, sum: 0, hi: [0; BLOCK], lo: [0; BLOCK] };
+            *out = Act16 { scale, sums: Sums::new(scale, 0, 0), hi: [0; BLOCK], lo: [0; BLOCK] };
             continue;
         }
         let q = rounded(x, factor);
         out.scale = scale;
-        out.sum = sum(&q);
+        out.sums = sums(scale, &q);
         for ((hi, lo), q) in out.hi.iter_mut().zip(&mut out.lo).zip(&q) {
             // The low byte is the nearest to zero; 128 makes up for its sign in the high byte.
             *lo = *q as i8;

@@ -7,7 +7,7 @@ use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix, Sums};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -58,6 +58,7 @@ fn prefetch(start: *const u8, bytes: usize) {
 
 impl Lanes for Avx2 {
     const ROWS: usize = 8;
+    const ROOMY: bool = false;
     type Int = __m256i;
     type Float = __m256;
 
@@ -125,7 +126,6 @@ impl Lanes for Avx2 {
         fn bytes(value: u8) -> __m256i { _mm256_set1_epi8(value as i8) }
         fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
         fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
-        fn sub_bytes(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi8(a, b) }
         fn shift(v: __m256i, by: i32) -> __m256i {
             if by >= 0 {
                 _mm256_sll_epi16(v, _mm_cvtsi32_si128(by))
@@ -149,7 +149,6 @@ impl Lanes for Avx2 {
             let high = _mm256_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * i as i32));
             _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(high))
         }}
-        fn sub(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn splat(value: i32) -> __m256i { _mm256_set1_epi32(value) }
         fn float(v: __m256i) -> __m256 { _mm256_cvtepi32_ps(v) }
         fn floats(value: f32) -> __m256 { _mm256_set1_ps(value) }
@@ -159,54 +158,54 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn dot8<const N: usize>(
-        self,
-        codes: Codes,
-        halves: bool,
-        w: &[__m256i; 8],
-        x: &[&Act8; N],
-    ) -> [[__m256i; N]; 2] {
+    fn ready(self, codes: Codes, mut w: [__m256i; 8]) -> [__m256i; 8] {
+        if codes == Codes::SixMinus32 {
+            for w in &mut w {
+                // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+                *w = unsafe { _mm256_sub_epi8(*w, self.bytes(32)) };
+            }
+        }
+        w
+    }
+
+    #[inline(always)]
+    fn dot8<const N: usize>(self, codes: Codes, w: &[__m256i; 8], x: &[&Act8; N]) -> [[__m256i; N]; 2] {
         let mut q = [&x[0].q; N];
         for c in 0..N {
             q[c] = &x[c].q;
         }
-        match codes {
-            Codes::Unsigned4 => dot_bytes::<N, 8, false>(self, halves, w, &q),
-            Codes::Unsigned5 => dot_bytes::<N, 4, false>(self, halves, w, &q),
-            Codes::Signed6 => dot_bytes::<N, 4, true>(self, halves, w, &q),
-            Codes::Signed8 => dot_bytes::<N, 1, true>(self, halves, w, &q),
+        let mut sums = match codes {
+            Codes::Four | Codes::FourMinus8 => dot_bytes::<N, 8, false>(self, false, w, &q),
+            Codes::Five | Codes::FiveMinus16 => dot_bytes::<N, 4, false>(self, false, w, &q),
+            Codes::SixMinus32 => return dot_bytes::<N, 4, true>(self, true, w, &q),
+            Codes::Signed8 => return dot_bytes::<N, 1, true>(self, false, w, &q),
+        };
+        for c in 0..N {
+            sums[0][c] = shifted(self, codes, sums[0][c], &x[c].sums);
         }
+        sums
     }
 
     #[inline(always)]
-    fn dot16<const N: usize>(
-        self,
-        codes: Codes,
-        halves: bool,
-        w: &[__m256i; 8],
-        x: &[&Act16; N],
-    ) -> [[__m256i; N]; 2] {
+    fn dot16<const N: usize>(self, codes: Codes, w: &[__m256i; 8], x: &[&Act16; N]) -> [[__m256i; N]; 2] {
         let (mut hi, mut lo) = ([&x[0].hi; N], [&x[0].lo; N]);
         for c in 0..N {
             (hi[c], lo[c]) = (&x[c].hi, &x[c].lo);
         }
         let (mut sums, low) = match codes {
-            Codes::Unsigned4 => (
-                dot_bytes::<N, 8, false>(self, halves, w, &hi),
-                dot_bytes::<N, 8, false>(self, halves, w, &lo),
-            ),
-            Codes::Unsigned5 => (
-                dot_bytes::<N, 4, false>(self, halves, w, &hi),
-                dot_bytes::<N, 4, false>(self, halves, w, &lo),
-            ),
-            Codes::Signed6 | Codes::Signed8 => return dot_words(self, halves, w, x),
-        };
-        for half in 0..2 {
-            for c in 0..N {
-                // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-                sums[half][c] =
-                    unsafe { _mm256_add_epi32(_mm256_slli_epi32::<8>(sums[half][c]), low[half][c]) };
+            Codes::Four | Codes::FourMinus8 => {
+                (dot_bytes::<N, 8, false>(self, false, w, &hi), dot_bytes::<N, 8, false>(self, false, w, &lo))
             }
+            Codes::Five | Codes::FiveMinus16 => {
+                (dot_bytes::<N, 4, false>(self, false, w, &hi), dot_bytes::<N, 4, false>(self, false, w, &lo))
+            }
+            Codes::SixMinus32 => return dot_words(self, true, w, x),
+            Codes::Signed8 => return dot_words(self, false, w, x),
+        };
+        for c in 0..N {
+            // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+            let both = unsafe { _mm256_add_epi32(_mm256_slli_epi32::<8>(sums[0][c]), low[0][c]) };
+            sums[0][c] = shifted(self, codes, both, &x[c].sums);
         }
         sums
     }
@@ -245,6 +244,16 @@ impl Lanes for Avx2 {
     fn prefetch(self, start: *const u8, bytes: usize) {
         prefetch(start, bytes);
     }
+}
+
+/// A sum of products with weights as they are stored, made that with the weights as they are meant.
+#[inline(always)]
+fn shifted(isa: Avx2, codes: Codes, sum: __m256i, sums: &Sums) -> __m256i {
+    if matches!(codes, Codes::Four | Codes::Five) {
+        return sum;
+    }
+    // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+    unsafe { _mm256_add_epi32(sum, isa.splat(codes.starts(sums)[0])) }
 }
 
 /// 32 bytes as a register.

@@ -23,6 +23,7 @@ impl Avx {
 
 impl Lanes for Avx {
     type Floats = [__m256; 2];
+    const SUMS: usize = 4;
 
     #[inline(always)]
     fn zero(self) -> [__m256; 2] {
@@ -88,6 +89,12 @@ impl Lanes for Avx {
             _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
         }
         out
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch has no effect that a program can see, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
 

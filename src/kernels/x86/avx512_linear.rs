@@ -7,7 +7,7 @@ use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix, Sums};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -69,6 +69,7 @@ fn prefetch(start: *const u8, bytes: usize) {
 
 impl Lanes for Avx512 {
     const ROWS: usize = 16;
+    const ROOMY: bool = true;
     type Int = __m512i;
     type Float = __m512;
 
@@ -139,7 +140,6 @@ impl Lanes for Avx512 {
         fn bytes(value: u8) -> __m512i { _mm512_set1_epi8(value as i8) }
         fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
-        fn sub_bytes(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi8(a, b) }
         fn shift(v: __m512i, by: i32) -> __m512i {
             if by >= 0 {
                 _mm512_sll_epi16(v, _mm_cvtsi32_si128(by))
@@ -163,7 +163,6 @@ impl Lanes for Avx512 {
             let high = _mm512_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * i as i32));
             _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(high))
         }}
-        fn sub(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn splat(value: i32) -> __m512i { _mm512_set1_epi32(value) }
         fn float(v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
         fn floats(value: f32) -> __m512 { _mm512_set1_ps(value) }
@@ -173,39 +172,68 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn dot8<const N: usize>(
-        self,
-        codes: Codes,
-        halves: bool,
-        w: &[__m512i; 8],
-        x: &[&Act8; N],
-    ) -> [[__m512i; N]; 2] {
-        let (w, signed) = unsigned(self, codes, w);
+    fn ready(self, codes: Codes, mut w: [__m512i; 8]) -> [__m512i; 8] {
+        if codes == Codes::Signed8 {
+            for w in &mut w {
+                // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+                *w = unsafe { _mm512_xor_si512(*w, self.bytes(128)) };
+            }
+        }
+        w
+    }
+
+    #[inline(always)]
+    fn dot8<const N: usize>(self, codes: Codes, w: &[__m512i; 8], x: &[&Act8; N]) -> [[__m512i; N]; 2] {
         let mut sums = [[self.splat(0); N]; 2];
         for c in 0..N {
-            let [first, second] = plane(self, &w, &x[c].q, halves, signed, x[c].sum);
-            (sums[0][c], sums[1][c]) = (first, second);
+            let [first, second] = starts(codes, &x[c].sums);
+            (sums[0][c], sums[1][c]) = (self.splat(first), self.splat(second));
+        }
+        // A sum waits five cycles for the one before it: fewer than eight columns take the halves apart.
+        let apart = codes == Codes::SixMinus32 || N < 8;
+        for g in 0..8 {
+            let half = if apart { g / 4 } else { 0 };
+            for c in 0..N {
+                sums[half][c] = products(self, sums[half][c], w[g], &x[c].q, g);
+            }
+        }
+        if apart && codes != Codes::SixMinus32 {
+            for c in 0..N {
+                sums[0][c] = add(self, sums[0][c], sums[1][c]);
+            }
         }
         sums
     }
 
     #[inline(always)]
-    fn dot16<const N: usize>(
-        self,
-        codes: Codes,
-        halves: bool,
-        w: &[__m512i; 8],
-        x: &[&Act16; N],
-    ) -> [[__m512i; N]; 2] {
-        let (w, signed) = unsigned(self, codes, w);
+    fn dot16<const N: usize>(self, codes: Codes, w: &[__m512i; 8], x: &[&Act16; N]) -> [[__m512i; N]; 2] {
         let mut sums = [[self.splat(0); N]; 2];
-        for c in 0..N {
-            // The sum of all 32 activations is taken back with the low plane.
-            let hi = plane(self, &w, &x[c].hi, halves, signed, 0);
-            let lo = plane(self, &w, &x[c].lo, halves, signed, x[c].sum);
-            for half in 0..2 {
-                // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-                sums[half][c] = unsafe { _mm512_add_epi32(_mm512_slli_epi32::<8>(hi[half]), lo[half]) };
+        // Both planes of four columns are eight sums, which do not wait for each other.
+        for first in (0..N).step_by(4) {
+            let columns = first..N.min(first + 4);
+            let mut low = [[self.splat(0); 4]; 2];
+            for c in columns.clone() {
+                let starts = starts(codes, &x[c].sums);
+                (low[0][c - first], low[1][c - first]) = (self.splat(starts[0]), self.splat(starts[1]));
+            }
+            let apart = codes == Codes::SixMinus32 || N < 4;
+            for g in 0..8 {
+                let half = if apart { g / 4 } else { 0 };
+                for c in columns.clone() {
+                    sums[half][c] = products(self, sums[half][c], w[g], &x[c].hi, g);
+                    low[half][c - first] = products(self, low[half][c - first], w[g], &x[c].lo, g);
+                }
+            }
+            for c in columns {
+                if apart && codes != Codes::SixMinus32 {
+                    sums[0][c] = add(self, sums[0][c], sums[1][c]);
+                    low[0][c - first] = add(self, low[0][c - first], low[1][c - first]);
+                }
+                for half in 0..2 {
+                    // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+                    let high = unsafe { _mm512_slli_epi32::<8>(sums[half][c]) };
+                    sums[half][c] = add(self, high, low[half][c - first]);
+                }
             }
         }
         sums
@@ -247,59 +275,29 @@ impl Lanes for Avx512 {
     }
 }
 
-/// The weights as unsigned bytes, and whether they were signed: then each is too large by 128.
+/// What sums of products start with: signed bytes are too large by 128 as they are multiplied.
 #[inline(always)]
-fn unsigned(isa: Avx512, codes: Codes, w: &[__m512i; 8]) -> ([__m512i; 8], bool) {
-    if matches!(codes, Codes::Unsigned4 | Codes::Unsigned5) {
-        return (*w, false);
-    }
-    let mut flipped = *w;
-    for w in &mut flipped {
-        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-        *w = unsafe { _mm512_xor_si512(*w, isa.bytes(128)) };
-    }
-    (flipped, true)
+fn starts(codes: Codes, sums: &Sums) -> [i32; 2] {
+    if codes == Codes::Signed8 { [sums.less[2], 0] } else { codes.starts(sums) }
 }
 
-/// Sums of products of unsigned weights with signed bytes, exact in 32 bits (`vpdpbusd` does not saturate). The halves
-/// are two chains, so that one does not wait for the other.
-///
-/// For weights that are too large by 128, `128 * sum` is taken back, and with `halves` the sum of each half, which is
-/// computed here.
+/// Sums of 32-bit integers.
 #[inline(always)]
-fn plane(
-    isa: Avx512,
-    w: &[__m512i; 8],
-    q: &[i8; BLOCK],
-    halves: bool,
-    signed: bool,
-    sum: i32,
-) -> [__m512i; 2] {
-    let start = if signed && !halves { sum.wrapping_mul(-128) } else { 0 };
-    let mut sums = [isa.splat(start), isa.splat(0)];
-    let mut excess = [isa.splat(0); 2];
-    for g in 0..8 {
-        let half = g / 4;
-        // SAFETY: bytes `4 g` to `4 g + 3` of 32 may be read; otherwise instructions on registers, which a value of
-        // `Avx512` stands for.
-        unsafe {
-            let quad = _mm512_set1_epi32(q.as_ptr().add(4 * g).cast::<i32>().read_unaligned());
-            sums[half] = _mm512_dpbusd_epi32(sums[half], w[g], quad);
-            if signed && halves {
-                excess[half] = _mm512_dpbusd_epi32(excess[half], isa.bytes(128), quad);
-            }
-        }
+fn add(_: Avx512, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+    unsafe { _mm512_add_epi32(a, b) }
+}
+
+/// Adds products of unsigned weights with the signed bytes `4 g` to `4 g + 3` of a block, exact in 32 bits (`vpdpbusd`
+/// does not saturate).
+#[inline(always)]
+fn products(_: Avx512, sum: __m512i, w: __m512i, q: &[i8; BLOCK], g: usize) -> __m512i {
+    // SAFETY: `g % 8` keeps the four bytes inside; otherwise instructions on registers, which a value of `Avx512`
+    // stands for.
+    unsafe {
+        let quad = q.as_ptr().add(4 * (g % 8)).cast::<i32>().read_unaligned();
+        _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quad))
     }
-    if !halves {
-        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-        sums[0] = unsafe { _mm512_add_epi32(sums[0], sums[1]) };
-    }
-    if signed && halves {
-        for half in 0..2 {
-            sums[half] = isa.sub(sums[half], excess[half]);
-        }
-    }
-    sums
 }
 
 impl Wide for Avx512 {

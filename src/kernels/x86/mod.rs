@@ -7,6 +7,8 @@ mod avx2_linear;
 mod avx2_vector;
 #[cfg(target_feature = "sse2")]
 mod avx512_linear;
+#[cfg(target_feature = "sse2")]
+mod avx512_vector;
 #[cfg(target_feature = "sse")]
 pub(super) mod float_env;
 #[cfg(target_feature = "sse2")]

@@ -1,6 +1,6 @@
 //! What the CPU can do, and the tables.
 
-use super::{avx2_linear, avx2_vector, avx512_linear};
+use super::{avx2_linear, avx2_vector, avx512_linear, avx512_vector};
 use crate::cpu::Features;
 use crate::kernels::Kernels;
 #[cfg(target_arch = "x86")]
@@ -19,9 +19,9 @@ pub(in crate::kernels) const AVX2: Kernels =
 pub(in crate::kernels) const AVX512_NEEDS: Features =
     Features { avx512: true, avx512_vnni: true, ..AVX2_NEEDS };
 
-/// AVX-512 with VNNI for the linear layers, AVX2 for everything else.
+/// AVX-512, with VNNI for the linear layers.
 pub(in crate::kernels) const AVX512: Kernels =
-    avx2_vector::kernels("avx512", avx512_linear::LINEAR, avx512_linear::scratch);
+    avx512_vector::kernels("avx512", avx512_linear::LINEAR, avx512_linear::scratch);
 
 /// Asks the CPU, and the operating system whether it saves the wide registers (Intel SDM volume 1, 14.3 and 15.2).
 pub(in crate::kernels) fn features() -> Features {

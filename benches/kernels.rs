@@ -1,0 +1,135 @@
+//! Speed of the kernels by themselves, on one thread: linear layers by type and number of columns, and attention.
+//!
+//!     cargo bench --bench kernels -- [TYPE|attention]... [--table NAME]
+//!
+//! A matrix of 1536 rows stays in the second cache, one of 128 MiB in none but the largest. GB/s count the bytes of the weights,
+//! or of keys and values, once a call; GMAC/s count products. Each figure is the best of many calls: how fast a kernel
+//! can be, not how fast it is on a busy machine.
+
+use locutor::kernels::{self, ATTENTION_CHUNK, Attention, KV_BLOCK, Kernels, KvBlocks, KvType, Span};
+use locutor::mem::aligned::RawBytes;
+use locutor::mem::split::TileMut;
+use locutor::ops::linear::TILE_ROWS;
+use locutor::tensor::{Act8, Act16, Activations, DType, Matrix};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let (mut names, mut table) = (Vec::new(), kernels::detect());
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--table" => {
+                let name = arguments.next().expect("--table NAME");
+                table = kernels::by_name(&name).unwrap_or_else(|| panic!("no table {name} on this machine"));
+            }
+            _ => names.push(argument.to_lowercase()),
+        }
+    }
+    let wanted = |name: &str| names.is_empty() || names.contains(&name.to_lowercase());
+    println!("table {}", table.name);
+    for dtype in DType::ALL {
+        if wanted(&format!("{dtype:?}")) {
+            linear(table, dtype);
+        }
+    }
+    if wanted("attention") {
+        for kind in KvType::ALL {
+            attention(table, kind);
+        }
+    }
+}
+
+/// Seconds of the best call within some time.
+fn best(mut call: impl FnMut()) -> f64 {
+    let (begun, mut best) = (Instant::now(), f64::INFINITY);
+    while begun.elapsed() < Duration::from_millis(150) {
+        let start = Instant::now();
+        call();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Bytes whose 16-bit numbers are normal floats of modest size, whatever block they are the scale of.
+fn weights(len: usize) -> Vec<u8> {
+    let mut random = 1u64;
+    let mut byte = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 56) as u8
+    };
+    (0..len).map(|i| if i % 2 == 1 { 0x28 | byte() & 15 } else { byte() }).collect()
+}
+
+fn linear(table: &Kernels, dtype: DType) {
+    // Of whole blocks of every type.
+    let cols = if dtype.row_bytes(576).is_some() { 576 } else { 768 };
+    let large = (128 << 20) / dtype.row_bytes(cols).unwrap() / TILE_ROWS * TILE_ROWS;
+    for (rows, columns) in [(1536, 1), (1536, 4), (1536, 8), (1536, 32), (1536, 128), (large, 1), (large, 8)]
+    {
+        let bytes = weights(dtype.row_bytes(cols).unwrap() * rows);
+        let w = Matrix::new(dtype, rows, cols, RawBytes::new(&bytes)).unwrap();
+        let mut scratch = vec![0.0; (table.linear_scratch)(cols)];
+        let mut out = vec![0.0; TILE_ROWS * columns];
+        let x: Vec<f32> = (0..cols * columns).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let mut x8 = vec![Act8::new(0.0, [0; 32]); x.len() / 32];
+        let mut x16 = vec![Act16::new(0.0, [0; 32], [0; 32]); x.len() / 32];
+        (table.quantize8)(&x, &mut x8);
+        (table.quantize16)(&x, &mut x16);
+        let inputs: &[(&str, Activations<'_>)] = match dtype.is_float() {
+            true => &[("f32", Activations::F32(&x))],
+            false => &[("8 bits", Activations::Q8(&x8)), ("16 bits", Activations::Q16(&x16))],
+        };
+        for (name, x) in inputs {
+            let seconds = best(|| {
+                for first in (0..rows).step_by(TILE_ROWS) {
+                    let mut tile = TileMut::at(&mut out, TILE_ROWS, TILE_ROWS, first, 0);
+                    (table.linear[dtype.index()])(&w, x, &mut tile, &mut scratch);
+                }
+                black_box(&mut out);
+            });
+            println!(
+                "{:5} {rows:6} x {cols}, {columns:3} column(s) of {name:7} {:6.1} GB/s {:7.1} GMAC/s",
+                format!("{dtype:?}"),
+                bytes.len() as f64 / seconds / 1e9,
+                (rows * cols * columns) as f64 / seconds / 1e9
+            );
+        }
+    }
+}
+
+/// Chunks of 256 positions with heads of 64 numbers, three in a page: one chunk that stays near, and many that do not.
+fn attention(table: &Kernels, kind: KvType) {
+    const DIM: usize = 64;
+    const HEADS: usize = 3;
+    let head = kind.key_bytes(DIM) + kind.value_bytes(DIM);
+    let stride = HEADS * head;
+    for (chunks, group) in [(1, 1), (1, 3), (1, 4), (1, 8), (512, 1), (512, 3)] {
+        let data: Vec<u64> = weights(stride * chunks * (ATTENTION_CHUNK / KV_BLOCK))
+            .chunks_exact(8)
+            .map(|eight| u64::from_ne_bytes(eight.try_into().unwrap()) & 0xbfbf_bfbf_bfbf_bfbf)
+            .collect();
+        // Aligned for every type.
+        let data: &[u8] = bytemuck::cast_slice(&data);
+        let pages: Vec<u32> = (0..(data.len() / stride) as u32).collect();
+        let q: Vec<f32> = (0..group * DIM).map(|i| (i * 37 % 101) as f32 / 500.0 - 0.1).collect();
+        let mut partial = vec![0.0; group * kernels::attention_partial(DIM)];
+        let mut scratch = vec![0.0; kernels::attention_scratch(group)];
+        let seconds = best(|| {
+            for (chunk, at) in (0..chunks).flat_map(|chunk| (0..HEADS).map(move |at| (chunk, at * head))) {
+                let span = Span::of_chunk(chunk, &(0..chunks * ATTENTION_CHUNK));
+                let data = &data[at..];
+                let kv = KvBlocks { data, pages: &pages, stride, types: kind.into(), dim_k: DIM, dim_v: DIM };
+                let args = Attention { q: &q, kv, scale: 0.125, softcap: 0.0 };
+                kernels::attend_chunk(table, &args, &span, &mut partial, &mut scratch);
+            }
+            black_box(&mut partial);
+        });
+        println!(
+            "attention {:4} {chunks:4} chunk(s), {group} head(s) of {DIM} {:6.1} GB/s {:7.1} GMAC/s",
+            format!("{kind:?}"),
+            data.len() as f64 / seconds / 1e9,
+            (2 * HEADS * chunks * ATTENTION_CHUNK * group * DIM) as f64 / seconds / 1e9
+        );
+    }
+}

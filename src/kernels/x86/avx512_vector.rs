@@ -1,0 +1,118 @@
+//! The vector kernels, compiled for AVX-512.
+
+use super::super::vector::Lanes;
+use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
+use crate::tensor::{Act8, Act16, DType};
+#[cfg(target_arch = "x86")]
+use core::arch::x86::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+
+/// 16 lanes in one register; a value of this type is the proof that the machine has AVX2, F16C and AVX-512 (F, BW, DQ,
+/// VL).
+#[derive(Clone, Copy)]
+struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The machine has AVX2, F16C and AVX-512 (F, BW, DQ, VL).
+    #[inline(always)]
+    unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Lanes for Avx512 {
+    type Floats = __m512;
+    const SUMS: usize = 16;
+
+    #[inline(always)]
+    fn zero(self) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; 16]) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512. Reads the 64 bytes of `x`, without alignment.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn widen(self, h: &[u16; 16]) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512. Reads the 32 bytes of `h`, which need no alignment. The
+        // conversion ignores the DAZ and FTZ bits.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn widen_bytes(self, q: &[i8; 16]) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512. Reads the 16 bytes of `q`, which need no alignment.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(q.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn scale(self, factor: f32, x: __m512) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe { _mm512_mul_ps(_mm512_set1_ps(factor), x) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn to_array(self, x: __m512) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        // SAFETY: the value proves that the machine has AVX-512; writes the 64 bytes of `out`, without alignment.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }
+        out
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a prefetch has no effect that a program can see, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+}
+
+mod body {
+    pub(super) use crate::kernels::vector::{
+        activate, activate_mul, add, attention_merge, attention_softmax, layer_norm, log_sum_exp, quantize8,
+        quantize16, rms_norm, rope, scale, softcap, store_key_f16, store_key_f32, store_key_q8_0,
+        store_value_f16, store_value_f32, store_value_q8_0,
+    };
+
+    use super::Avx512;
+    use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
+
+    #[inline(always)]
+    fn avx512() -> Avx512 {
+        // SAFETY: called only by the functions that are stamped below for these features.
+        unsafe { Avx512::new() }
+    }
+
+    attention_bodies!(avx512());
+}
+
+for_vector_kernels!(stamp_vector_kernels["avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl"]);
+
+#[cfg(test)]
+#[test]
+fn avx512_equals_scalar() {
+    extern crate std;
+    if !super::features().includes(super::AVX512_NEEDS) {
+        std::eprintln!("no AVX-512 here: not tested");
+        return;
+    }
+    let scalar = crate::kernels::SCALAR;
+    crate::kernels::testkit_vector::battery(&kernels("avx512", scalar.linear, scalar.linear_scratch));
+}
