@@ -9,6 +9,7 @@
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`
 #   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
+#   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
 #   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 20)
@@ -19,13 +20,13 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test cross foreign c nostd models fuzz)
+gates=(fmt floors lint features test cross foreign c panic nostd models fuzz)
 report=() skipped=() current=
 
 fmt() {
     cargo fmt --all --check
     local crate
-    for crate in examples/no_std fuzz; do
+    for crate in examples/no_std fuzz tools/no_panic; do
         cargo fmt --check --manifest-path "$crate/Cargo.toml"
     done
 }
@@ -87,6 +88,8 @@ foreign() {
 hash=(hash --seed 1 -n 32 'Once upon a time')
 
 c() { cargo test --quiet --release -p locutor-ffi; }
+
+panic() { tools/no_panic/prove.sh; }
 
 # The bare-metal program tells the story that the tool tells.
 nostd() {

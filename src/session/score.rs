@@ -31,7 +31,7 @@ impl Session<'_> {
             let position = state.position(first, &self.policy);
             self.run(&mut Budget::Unlimited)?;
             let rows = self.state().done - first;
-            for (i, row) in self.memory.run.logits.chunks_exact(vocab).take(rows).enumerate() {
+            for (i, row) in self.memory.run.logits.chunks_exact(vocab.max(1)).take(rows).enumerate() {
                 seen(position + i, row);
             }
             let SessionMemory { run, saved, .. } = &mut self.memory;
