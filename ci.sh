@@ -10,23 +10,26 @@
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`
 #   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
+#   ./ci.sh abi        the C header against what it promised before (include/locutor.abi)
+#   ./ci.sh memory     the C programs under valgrind, AddressSanitizer and ThreadSanitizer
+#   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
 #   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 20)
 #   ./ci.sh all        all of them, cheap ones first
 #
-# A gate whose tools are missing fails and names the Debian package. Only fuzzing, which needs a nightly compiler, is
-# skipped without it, and the last line says so.
+# A gate whose tools are missing fails and names the Debian package. Only fuzzing, which needs a nightly compiler, and
+# abi, whose tool not every system has, are skipped without it, and the last line says so.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test hostile cross foreign c nostd models fuzz)
+gates=(fmt floors lint features test hostile cross foreign c abi memory panic nostd models fuzz)
 report=() skipped=() current=
 
 fmt() {
     cargo fmt --all --check
     local crate
-    for crate in examples/no_std fuzz; do
+    for crate in examples/no_std fuzz tools/no_panic; do
         cargo fmt --check --manifest-path "$crate/Cargo.toml"
     done
 }
@@ -89,7 +92,31 @@ foreign() {
 # A sampled story: what the program prints is a hash of every logit on the way.
 hash=(hash --seed 1 -n 32 'Once upon a time')
 
-c() { cargo test --quiet --release -p locutor-ffi; }
+c() {
+    need clang clang
+    need pkg-config pkg-config
+    need cmake cmake
+    cargo test --quiet --release -p locutor-ffi
+}
+
+abi() {
+    if ! command -v abidiff > /dev/null; then
+        skip "no abidiff (Debian: apt-get install abigail-tools)"
+        return
+    fi
+    tools/abi.py
+}
+
+memory() {
+    local tool
+    need valgrind valgrind
+    need clang clang
+    need /usr/bin/rustc rustc-web
+    need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
+    for tool in valgrind address thread; do tools/check_memory.sh "$tool"; done
+}
+
+panic() { tools/no_panic/prove.sh; }
 
 # The bare-metal program tells the story that the tool tells.
 nostd() {
@@ -125,6 +152,8 @@ models() {
     "$python" tools/compare_kl.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --positions 1024 --tool "$tool"
     "$python" tools/compare_kl.py "$root/models/gemma-3-270m-Q4_K_M.gguf" --positions 512 --tool "$tool"
     "$python" tools/check_engine.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --generated 4000 --tool "$tool"
+    tools/install.sh "$PWD/target/prefix"
+    "$python" tools/check_neighbours.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" target/prefix/lib/liblocutor.so
     local floats=$root/models/SmolLM2-135M-Instruct.F32.gguf
     [ -f "$floats" ] || "$python" tools/dequantize_gguf.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$floats" --type f32
     "$python" tools/compare_kl.py "$floats" --positions 512 --max-kl 1e-6 --tool "$tool"

@@ -49,6 +49,12 @@
  *   only the one that created the object. There is no global state, no thread-local state, and no initialisation.
  * Memory. Functions marked "allocates" may take memory from the allocator; no other function does. Generation never
  *   does. There is no output to a terminal or a log, no access to the environment, and no signal handler.
+ * Waiting. Functions marked "blocks" may wait, for what they say; no other function does, and none makes a system call
+ *   but those that allocate, destroy or block. No lock is ever held across a callback, and waiting has no time limit of its own.
+ * Signals. locutor_session_cancel alone may be called from a signal handler. Others may not, not even locutor_version.
+ *   A call that a signal interrupts goes on behind it.
+ * Stack. No function needs more than 48 KiB of stack, its callbacks not counted, whatever the model; the threads of a
+ *   session have stacks of their own.
  * Callbacks. They are called on the thread that is in the call, unless stated. They must return: no exception and no
  *   longjmp through the library. No lock is held meanwhile. A callback that calls a function with the object it serves
  *   gets LOCUTOR_ERR_BUSY.
@@ -176,7 +182,7 @@ typedef struct locutor_model_params {
 int32_t locutor_model_params_init(locutor_model_params *params, size_t size);
 
 /* Opens a model: checks the whole file and builds its tables. Gives *model. Borrows params, and what they say.
- * Allocates: the tables, and without `data` or LOCUTOR_MODEL_MAP the file's bytes. */
+ * Allocates: the tables, and without `data` or LOCUTOR_MODEL_MAP the file's bytes. Blocks: for the disk. */
 int32_t locutor_model_create(const locutor_model_params *params, locutor_model **model, locutor_error *error);
 
 /* Bytes of memory that locutor_model_init needs for this file. Only for `data`. Does not allocate. */
@@ -319,7 +325,8 @@ int32_t locutor_session_plan_init(locutor_session_plan *plan, size_t size);
 int32_t locutor_session_get_plan(const locutor_model *model, const locutor_session_params *params,
                                  locutor_session_plan *plan, locutor_error *error);
 
-/* Creates a session. Gives *session; keeps model. Allocates one block of the plan's bytes, and the threads. */
+/* Creates a session. Gives *session; keeps model. Allocates one block of the plan's bytes, and the threads. Blocks: for
+ * the system to start its threads. */
 int32_t locutor_session_create(const locutor_model *model, const locutor_session_params *params,
                                locutor_session **session, locutor_error *error);
 
@@ -329,7 +336,7 @@ int32_t locutor_session_init(const locutor_model *model, const locutor_session_p
                              locutor_session **session, locutor_error *error);
 
 /* Destroys a session, and ends its threads. NULL does nothing. Not from a callback of this session: it is then left as
- * it is. */
+ * it is. Blocks: for the threads to end. */
 void locutor_session_destroy(locutor_session *session);
 
 /* Fills error with the words for the last call with this session that failed; error->code is LOCUTOR_OK if none did. */
@@ -501,16 +508,17 @@ int32_t locutor_event_init(locutor_event *event, size_t size);
 
 /* Generates one token, until the budget is used up or the end is reached. The event has the text that has become
  * certain; a token that ends within a character, or might begin a stop string, is LOCUTOR_EVENT_TOKEN. budget: borrows,
- * may be NULL. Fills event, which was made by its _init. To stop early, just do not call again.
+ * may be NULL. Fills event, which was made by its _init. To stop early, just do not call again. Blocks: for the jobs on
+ * other threads of the session, if it has any.
  * LOCUTOR_ERR_CONTEXT_FULL: truncate, and go on. */
 int32_t locutor_session_step(locutor_session *session, const locutor_budget *budget, locutor_event *event);
 
 /* As locutor_session_step, token by token: LOCUTOR_EVENT_TOKEN instead of a piece. Stop strings have no effect. Use one
- * of the two throughout an answer. */
+ * of the two throughout an answer. Blocks: as locutor_session_step. */
 int32_t locutor_session_step_token(locutor_session *session, const locutor_budget *budget, locutor_event *event);
 
 /* Computes what was fed, without choosing a token. *ready becomes 1 when all is computed and there are logits, 0 when
- * the budget was used up before. budget: borrows, may be NULL. */
+ * the budget was used up before. budget: borrows, may be NULL. Blocks: as locutor_session_step. */
 int32_t locutor_session_advance(locutor_session *session, const locutor_budget *budget, int32_t *ready);
 
 /* Lends the logits behind the last token, one a token of the vocabulary. LOCUTOR_ERR_NOT_READY before
@@ -518,7 +526,7 @@ int32_t locutor_session_advance(locutor_session *session, const locutor_budget *
 int32_t locutor_session_logits(locutor_session *session, const float **logits, size_t *n);
 
 /* Feeds tokens, and writes the natural logarithm of their probability behind what was there to *sum. Borrows tokens.
- * Fills each[n] with the terms, unless it is NULL. */
+ * Fills each[n] with the terms, unless it is NULL. Blocks: as locutor_session_step. */
 int32_t locutor_session_log_prob(locutor_session *session, const uint32_t *tokens, size_t n, double *each, double *sum);
 
 #ifdef __cplusplus

@@ -1,5 +1,6 @@
-//! Integers that come from a file: every operation is checked, nothing wraps.
+//! Integers that come from a file: every operation is checked, nothing wraps. And numbers in messages.
 
+use core::fmt::{self, Write};
 use thiserror::Error;
 
 /// A size or offset computed from file contents left the range of its type.
@@ -42,9 +43,62 @@ impl From<usize> for Size {
     }
 }
 
+/// A number in a message, to six places behind the point. The formatting of floats in `core` has assertions that no
+/// optimiser proves, and weighs more than all messages together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Decimal(pub f64);
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_nan() {
+            return f.write_str("NaN");
+        }
+        if self.0.is_sign_negative() {
+            f.write_char('-')?;
+        }
+        let (mut size, mut exponent) = (self.0.abs(), 0i32);
+        if size.is_infinite() {
+            return f.write_str("inf");
+        }
+        // Numbers that do not read well in full are written by their power of ten.
+        if size != 0.0 && !(1e-4..1e15).contains(&size) {
+            while size >= 10.0 {
+                (size, exponent) = (size / 10.0, exponent + 1);
+            }
+            while size < 1.0 {
+                (size, exponent) = (size * 10.0, exponent - 1);
+            }
+        }
+        let whole = size as u64;
+        let mut places = ((size - whole as f64) * 1e6 + 0.5) as u32;
+        write!(f, "{}", whole.saturating_add(u64::from(places / 1_000_000)))?;
+        places %= 1_000_000;
+        if places > 0 {
+            f.write_char('.')?;
+        }
+        while places > 0 {
+            f.write_char(char::from(b'0' + (places / 100_000) as u8))?;
+            places = places % 100_000 * 10;
+        }
+        if exponent != 0 { write!(f, "e{exponent}") } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    extern crate std;
+    use std::string::ToString;
+
+    #[test]
+    fn numbers_read_well() {
+        let shown = |value: f64| Decimal(value).to_string();
+        assert_eq!([0.0, 1.0, -2.5, 1024.0].map(shown), ["0", "1", "-2.5", "1024"]);
+        assert_eq!([0.1f32.into(), 1.05, 0.9999999, 0.0002].map(shown), ["0.1", "1.05", "1", "0.0002"]);
+        assert_eq!([f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(shown), ["NaN", "inf", "-inf"]);
+        assert_eq!([1e18, -3.5e-7, 5e-324].map(shown), ["1e18", "-3.5e-7", "4.940656e-324"]);
+        assert_eq!(shown(f64::MAX), "1.797693e308");
+    }
 
     #[test]
     fn nothing_wraps() {

@@ -1,115 +1,23 @@
-//! The C ABI from C: the header as every compiler sees it, the header's promises one by one, and a program whose text
-//! must be that of the Rust interface. Needs a C and a C++ compiler (`CC`, `CXX`; `cc` and `c++` if not set).
+//! The C ABI from C: the header's promises one by one, and programs whose text must be that of the Rust interface.
+//! Needs a C and a C++ compiler (`CC`, `CXX`; `cc` and `c++` if not set).
 
+mod common;
+
+use common::*;
 use engine::model::Model;
 use engine::sample::{Params, Sampler};
 use engine::session::{Error, Limits};
-use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
-
-/// Root of the repository.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// A place for this test's files.
-fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c_abi");
-    fs::create_dir_all(&folder).unwrap();
-    folder.join(name)
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-fn compiler(variable: &str, default: &str) -> Command {
-    Command::new(env::var_os(variable).unwrap_or_else(|| default.into()))
-}
-
-/// Builds the static library, once, and says where it is. Cargo builds it for tests only by chance, as no Rust program
-/// links it.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--offline", "--package", "locutor-ffi", "--profile", profile]);
-        run(build.arg("--target-dir").arg(target).current_dir(root()));
-        target.join(if profile == "dev" { "debug" } else { "release" }).join("liblocutor.a")
-    })
-}
-
-/// Compiles a C program against the static library with the line that its head tells.
-fn compile(source: &str, standard: &str) -> PathBuf {
-    compile_with(source, standard, &[])
-}
-
-fn compile_with(source: &str, standard: &str, options: &[&str]) -> PathBuf {
-    let program = scratch(Path::new(source).file_stem().unwrap().to_str().unwrap());
-    let mut cc = if source.ends_with(".cpp") { compiler("CXX", "c++") } else { compiler("CC", "cc") };
-    cc.arg(format!("-std={standard}")).args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I"]);
-    cc.arg(root().join("include")).arg(root().join(source)).arg(library());
-    if cfg!(target_os = "linux") {
-        cc.args(["-lpthread", "-ldl"]);
-    }
-    run(cc.arg("-lm").args(options).arg("-o").arg(&program));
-    program
-}
 
 /// `examples/generate.c`.
 fn generate() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| compile("examples/generate.c", "c99"))
 }
-
-#[test]
-fn the_header_compiles_alone() {
-    let source = scratch("header.c");
-    fs::write(&source, "#include \"locutor.h\"\n#include \"locutor.h\"\nint main(void) { return 0; }\n")
-        .unwrap();
-    let include = root().join("include");
-    let check = |mut compiler: Command, language: &str, standard: &str| {
-        compiler.args([
-            "-x",
-            language,
-            &format!("-std={standard}"),
-            "-Wall",
-            "-Wextra",
-            "-pedantic",
-            "-Werror",
-        ]);
-        run(compiler.arg("-fsyntax-only").arg("-I").arg(&include).arg(&source));
-    };
-    for standard in ["c99", "c11", "c17"] {
-        check(compiler("CC", "cc"), "c", standard);
-    }
-    for standard in ["c++11", "c++17", "c++20"] {
-        check(compiler("CXX", "c++"), "c++", standard);
-    }
-}
-
-/// A model that tells stories, and models of all families, as small as can be, with weights of no meaning.
-const MODELS: [&str; 5] = [
-    "examples/model/story.gguf",
-    "tests/golden/gpt2-tied.gguf",
-    "tests/golden/llama-gqa-tied.gguf",
-    "tests/golden/llama3-rope.gguf",
-    "tests/golden/gemma3.gguf",
-];
 
 #[test]
 fn the_promises_hold() {
@@ -171,7 +79,7 @@ fn the_frame_loop_tells_one_story() {
 fn no_memory_is_a_status() {
     let wrapped = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "free"];
     let options = wrapped.map(|name| format!("-Wl,--wrap={name}"));
-    let program = compile_with("ffi/tests/faults.c", "gnu99", &options.each_ref().map(String::as_str));
+    let program = compile_with("ffi/tests/faults.c", "gnu99", &options);
     for name in MODELS {
         run(Command::new(&program).arg(root().join(name)));
     }
@@ -276,40 +184,4 @@ fn the_program_in_the_header_tells_a_story() {
     let params = Params { seed: 42, ..Params::default() };
     let expected = expected(&root().join("examples/model/story.gguf"), limits, params, None, &[]);
     assert_eq!(format!("Once upon a time{}\n", String::from_utf8(story).unwrap()), expected);
-}
-
-/// Names of the header's functions: what stands before a parenthesis at the beginning of a line.
-fn declared() -> Vec<String> {
-    let header = fs::read_to_string(root().join("include/locutor.h")).unwrap();
-    let declarations = header.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
-    let names = declarations.filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next());
-    let mut names: Vec<_> = names.filter(|name| name.starts_with("locutor_")).map(str::to_owned).collect();
-    names.sort();
-    names
-}
-
-/// Nothing else is visible, so two copies of the library, or another Rust library, do not meet in one process.
-#[test]
-#[cfg(target_os = "linux")]
-fn the_shared_library_shows_the_header_alone() {
-    let shared = library().with_extension("so");
-    let listed = run(Command::new("nm").args(["-D", "--defined-only"]).arg(&shared));
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let mut names: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
-    names.sort_unstable();
-    assert_eq!(names, declared());
-
-    let program = scratch("generate-shared");
-    let mut cc = compiler("CC", "cc");
-    cc.args(["-std=c99", "-I"]).arg(root().join("include")).arg(root().join("examples/generate.c"));
-    run(cc.arg(&shared).arg("-o").arg(&program));
-    let arguments = ["-m", "tests/golden/gemma3.gguf", "-n", "20", "--seed", "1", "Once"];
-    let says = |program: &Path| {
-        run(Command::new(program)
-            .args(arguments)
-            .env("LD_LIBRARY_PATH", shared.parent().unwrap())
-            .current_dir(root()))
-        .stdout
-    };
-    assert_eq!(says(&program), says(generate()));
 }

@@ -88,7 +88,7 @@ impl KvCache<'_> {
                     rest = behind;
                     take(part);
                     if cfg!(target_endian = "big") {
-                        part.chunks_exact_mut(lines.size).for_each(<[u8]>::reverse);
+                        part.chunks_exact_mut(lines.size.max(1)).for_each(<[u8]>::reverse);
                     }
                 }
             }
@@ -99,7 +99,7 @@ impl KvCache<'_> {
 /// The image of one array.
 fn image_of_part(lines: &Lines, part: &[u8], valid: usize, put: &mut impl FnMut(&[u8])) {
     for (line, bytes) in part.chunks_exact((lines.numbers * lines.size).max(1)).enumerate() {
-        for (index, number) in bytes.chunks_exact(lines.size).enumerate() {
+        for (index, number) in bytes.chunks_exact(lines.size.max(1)).enumerate() {
             let mut image = [0; 4];
             let Some(image) = image.get_mut(..lines.size) else { return };
             if lines.is_valid(line, index, valid) {

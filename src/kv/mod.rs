@@ -8,7 +8,7 @@ pub mod pages;
 
 use crate::kernels::KvBlocks;
 pub use crate::kernels::{KvType, KvTypes};
-use crate::mem::{Arena, MemError, Plan, Slot};
+use crate::mem::{Arena, MemError, Plan, Slot, copy_part};
 pub use pages::Pages;
 
 /// Shape of a cache.
@@ -126,15 +126,7 @@ impl<'m> KvCache<'m> {
     pub fn copy_page(&mut self, from: u32, to: u32) {
         let page = self.shape.page();
         for layer in 0..self.shape.layers {
-            copy_part(self.layer_mut(layer), page, from, to);
+            copy_part(self.layer_mut(layer), page, from as usize, to as usize);
         }
-    }
-}
-
-/// Copies part `from` of an array of parts of `len` bytes to part `to`, if both are inside.
-fn copy_part(array: &mut [u8], len: usize, from: u32, to: u32) {
-    let (from, to) = (from as usize * len, to as usize * len);
-    if from.max(to) + len <= array.len() {
-        array.copy_within(from..from + len, to);
     }
 }

@@ -6,7 +6,7 @@
 //! the pages of a sequence and allocates nothing.
 
 use crate::kernels::KV_BLOCK;
-use crate::mem::{Arena, MemError, Plan, Slot};
+use crate::mem::{Arena, MemError, Plan, Slot, shift_left};
 
 /// Stands in a table for a block without a page.
 pub const MISSING: u32 = u32::MAX;
@@ -244,7 +244,7 @@ impl<'m> Pages<'m> {
             self.let_go(page);
         }
         if let Some(rest) = self.table_mut(sequence).get_mut(keep..) {
-            rest.rotate_left(gone);
+            shift_left(rest, gone);
             rest.iter_mut().rev().take(gone).for_each(|page| *page = MISSING);
         }
         if let Some(base) = self.bases.get_mut(sequence) {

@@ -106,8 +106,8 @@ impl<'a, T> Tiles<'a, T> {
 
     /// Number of jobs that cover the matrix.
     pub fn jobs(&self) -> usize {
-        (self.width - self.from.0).div_ceil(self.tile_width)
-            * (self.lines - self.from.1).div_ceil(self.tile_lines)
+        (self.width - self.from.0).div_ceil(self.tile_width.max(1))
+            * (self.lines - self.from.1).div_ceil(self.tile_lines.max(1))
     }
 }
 
@@ -117,7 +117,7 @@ impl<'a, T: Send> Parts for Tiles<'a, T> {
 
     unsafe fn part(&self, job: usize) -> TileMut<'a, T> {
         let (left, top) = self.from;
-        let tiles_wide = (self.width - left).div_ceil(self.tile_width).max(1);
+        let tiles_wide = (self.width - left).div_ceil(self.tile_width.max(1)).max(1);
         let at = |from: usize, index: usize, len: usize| from.saturating_add(index.saturating_mul(len));
         let first = at(left, job % tiles_wide, self.tile_width).min(self.width);
         let first_line = at(top, job / tiles_wide, self.tile_lines).min(self.lines);

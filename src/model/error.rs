@@ -3,7 +3,7 @@
 use crate::format::FormatError;
 pub use crate::format::Name;
 use crate::mem::MemError;
-use crate::num::Overflow;
+use crate::num::{Decimal, Overflow};
 use crate::tensor::DType;
 use crate::text::TextError;
 use core::fmt;
@@ -47,7 +47,7 @@ pub enum ModelError {
         key: &'static str,
     },
     /// A hyper-parameter makes no sense.
-    #[error("metadata key `{arch}.{key}`{}: value {value} is out of range ({rule})", At(*offset))]
+    #[error("metadata key `{arch}.{key}`{}: value {} is out of range ({rule})", At(*offset), Decimal(*.value))]
     HyperParameter {
         /// Prefix of the key.
         arch: &'static str,

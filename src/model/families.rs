@@ -33,14 +33,14 @@ fn base(keys: &Keys<'_, '_>) -> Result<ModelSpec, ModelError> {
     let embd = keys.length("embedding_length", 1 << 20)?;
     let heads = keys.length("attention.head_count", 1 << 12)?;
     let kv_heads = keys.length_or("attention.head_count_kv", heads, 1 << 12)?;
-    if heads % kv_heads != 0 {
+    if !heads.is_multiple_of(kv_heads) {
         return Err(keys.bad(
             "attention.head_count_kv",
             kv_heads as f64,
             "a divisor of attention.head_count",
         ));
     }
-    let by_heads = if embd % heads == 0 { embd / heads } else { 0 };
+    let by_heads = if embd.is_multiple_of(heads) { embd.checked_div(heads).unwrap_or(0) } else { 0 };
     let dim_k = keys.length_or("attention.key_length", by_heads, 1024)?;
     let dim_v = keys.length_or("attention.value_length", by_heads, 1024)?;
     if dim_k == 0 || dim_v == 0 || dim_k > 1024 || dim_v > 1024 {
@@ -123,7 +123,7 @@ fn gemma3(keys: &Keys<'_, '_>) -> Result<ModelSpec, ModelError> {
     let size = keys.length_or("attention.sliding_window", 0, 1 << 30)?;
     let period = keys.window_period(base.layers, 6)?;
     // The 27B model scales by the width of its heads' share of the embedding (Gemma 3 report, table 1).
-    let scale_dim = if base.layers == 62 { base.embd / base.heads } else { base.dim_k };
+    let scale_dim = if base.layers == 62 { base.embd / base.heads.max(1) } else { base.dim_k };
     Ok(ModelSpec {
         norm_eps: keys.epsilon("attention.layer_norm_rms_epsilon")?,
         norm_place: NormPlace::Around,

@@ -154,7 +154,8 @@ impl Keys<'_, '_> {
         let windowed = |layer| flags.get(layer).and_then(|flag| flag.as_bool());
         let period =
             (0..layers).find(|layer| windowed(*layer) == Some(false)).map_or(layers + 1, |full| full + 1);
-        if flags.len != layers || (0..layers).any(|layer| windowed(layer) != Some((layer + 1) % period != 0))
+        if flags.len != layers
+            || (0..layers).any(|layer| windowed(layer) != Some(!(layer + 1).is_multiple_of(period)))
         {
             return Err(self.bad(
                 key,

@@ -159,7 +159,7 @@ impl<'t> Sight<'t> {
         let (begin, end) = (chunk * ATTENTION_CHUNK, (chunk + 1) * ATTENTION_CHUNK);
         // The chunk's first blocks may be gone; what is seen of it is not.
         let block = self.first_block.max(begin / KV_BLOCK);
-        let inside = |position: usize| position.clamp(begin, end).saturating_sub(block * KV_BLOCK);
+        let inside = |position: usize| position.max(begin).min(end).saturating_sub(block * KV_BLOCK);
         let seen = inside(self.seen.start)..inside(self.seen.end);
         (false, self.pages, Span { first_block: block - self.first_block, seen })
     }
@@ -236,7 +236,7 @@ impl Rounds {
 
     /// Merges the slots of a column in the order of their parts.
     fn merge(&self, kernels: &Kernels, dim_v: usize, round: usize, parts: usize, column: &mut [f32]) {
-        let slot_len = column.len() / self.slots;
+        let slot_len = column.len() / self.slots.max(1);
         let Some((running, rest)) = column.split_at_mut_checked(slot_len) else { return };
         for (slot, partial) in (1..).zip(rest.chunks_exact(slot_len.max(1))) {
             if self.part(round, slot).is_some_and(|part| part < parts) {
@@ -278,7 +278,8 @@ impl Attending<'_> {
         let partial = group * attention_partial(heads.dim_v);
         run.run((Tiles::new(slots, width, width, partial, 1),), |job, (mut tile,), scratch| {
             let (line, head) = (tile.first_line(), job % heads.kv_heads.max(1));
-            let (col, slot) = (line / self.rounds.slots, line % self.rounds.slots);
+            let slots = self.rounds.slots.max(1);
+            let (col, slot) = (line / slots, line % slots);
             let sight = (self.sight)(col);
             let Some(part) = self.rounds.part(round, slot).filter(|part| *part < sight.parts()) else {
                 return;
@@ -286,7 +287,8 @@ impl Attending<'_> {
             let Some((q, scratch)) = scratch.split_at_mut_checked(group * heads.dim_k) else { return };
             let (turned, pages, span) = sight.part(part);
             let source = column(column(self.qkv, col, heads.stride()), head, q.len());
-            for (from, to) in source.chunks_exact(heads.dim_k).zip(q.chunks_exact_mut(heads.dim_k)) {
+            let dim_k = heads.dim_k.max(1);
+            for (from, to) in source.chunks_exact(dim_k).zip(q.chunks_exact_mut(dim_k)) {
                 heads.turn(kernels, norm, (col, turned), from, to);
             }
             let Scores { scale, softcap } = *self.scores;

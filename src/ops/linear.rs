@@ -51,17 +51,23 @@ impl Grid {
         while unit_rows > LEAST_ROWS && unit_rows * k > UNIT_WORK {
             unit_rows /= 2;
         }
-        Self { rows, columns, unit_rows, unit_columns: (UNIT_WORK / (unit_rows * k)).max(1), k }
+        Self {
+            rows,
+            columns,
+            unit_rows,
+            unit_columns: UNIT_WORK.checked_div(unit_rows * k).unwrap_or(1).max(1),
+            k,
+        }
     }
 
     /// Units of one row tile.
     fn across(&self) -> usize {
-        self.columns.div_ceil(self.unit_columns)
+        self.columns.div_ceil(self.unit_columns.max(1))
     }
 
     /// Number of units.
     pub fn units(&self) -> usize {
-        self.rows.div_ceil(self.unit_rows) * self.across()
+        self.rows.div_ceil(self.unit_rows.max(1)) * self.across()
     }
 
     /// Multiplications of a unit.

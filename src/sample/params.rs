@@ -1,5 +1,6 @@
 //! The settings of a sampler, checked when they are set.
 
+use crate::num::Decimal;
 use bytemuck::{Pod, Zeroable};
 use thiserror::Error;
 
@@ -8,43 +9,43 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum SampleError {
     /// The temperature is negative or not finite.
-    #[error("temperature {got} is not a finite number of 0 or more")]
+    #[error("temperature {} is not a finite number of 0 or more", Decimal((*.got).into()))]
     Temperature {
         /// The refused value.
         got: f32,
     },
     /// The nucleus is empty or more than everything.
-    #[error("top-p {got} is not above 0 and at most 1")]
+    #[error("top-p {} is not above 0 and at most 1", Decimal((*.got).into()))]
     TopP {
         /// The refused value.
         got: f32,
     },
     /// The least probability is not a share.
-    #[error("min-p {got} is not from 0 to 1")]
+    #[error("min-p {} is not from 0 to 1", Decimal((*.got).into()))]
     MinP {
         /// The refused value.
         got: f32,
     },
     /// The repetition penalty would not divide.
-    #[error("repeat penalty {got} is not a finite number above 0")]
+    #[error("repeat penalty {} is not a finite number above 0", Decimal((*.got).into()))]
     RepeatPenalty {
         /// The refused value.
         got: f32,
     },
     /// The frequency penalty is not finite.
-    #[error("frequency penalty {got} is not a finite number")]
+    #[error("frequency penalty {} is not a finite number", Decimal((*.got).into()))]
     FrequencyPenalty {
         /// The refused value.
         got: f32,
     },
     /// The presence penalty is not finite.
-    #[error("presence penalty {got} is not a finite number")]
+    #[error("presence penalty {} is not a finite number", Decimal((*.got).into()))]
     PresencePenalty {
         /// The refused value.
         got: f32,
     },
     /// A bias is neither finite nor minus infinity.
-    #[error("the logit bias {got} of token {token} is neither finite nor minus infinity")]
+    #[error("the logit bias {} of token {token} is neither finite nor minus infinity", Decimal((*.got).into()))]
     Bias {
         /// The token.
         token: u32,

@@ -160,9 +160,9 @@ impl Limits {
             return Err(Error::Limit { what: "sequences", value: sequences, rule: "1 to 65536" });
         }
         let all = sequences.saturating_mul(context.next_multiple_of(KV_BLOCK));
-        let positions = chosen(self.positions, all).clamp(context.min(KV_BLOCK), all);
+        let positions = chosen(self.positions, all).min(all).max(context.min(KV_BLOCK));
         let batch = chosen(self.batch, Self::DEFAULT_BATCH).min(context.max(sequences));
-        let logits = self.logits.max(sequences).clamp(1, batch);
+        let logits = self.logits.max(sequences).min(batch).max(1);
         let threads = self.threads.max(1);
         if threads > 1024 {
             return Err(Error::Limit { what: "threads", value: threads, rule: "at most 1024" });

@@ -7,6 +7,7 @@ use super::sequence::SequenceState;
 use super::{Budget, Error, Progress, Session, Shielded};
 use crate::exec::{CancelFlag, Crew};
 use crate::kernels::{FloatEnv, KV_BLOCK};
+use crate::mem::copy_part;
 use crate::model::forward::Pass;
 use crate::ops::{Tools, column};
 
@@ -246,9 +247,7 @@ impl Session<'_> {
 /// Copies a row of a run's logits to where a sequence keeps its own. A single sequence keeps it in the first row itself.
 pub(super) fn keep_row(logits: &mut [f32], row: usize, saved: &mut [f32], sequence: usize, vocab: usize) {
     if saved.is_empty() {
-        if row > 0 && (row + 1) * vocab <= logits.len() {
-            logits.copy_within(row * vocab..(row + 1) * vocab, 0);
-        }
+        copy_part(logits, vocab, row, 0);
     } else if let Some(place) = saved.chunks_exact_mut(vocab.max(1)).nth(sequence) {
         place.iter_mut().zip(column(logits, row, vocab)).for_each(|(place, logit)| *place = *logit);
     }

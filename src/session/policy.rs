@@ -124,7 +124,7 @@ impl Policy {
     pub(super) fn forgotten(&self, position: usize) -> usize {
         match self.kind {
             ContextPolicy::Shift { .. } if position >= self.context => {
-                ((position - self.context) / self.step + 1) * self.step
+                ((position - self.context) / self.step.max(1) + 1) * self.step
             }
             _ => 0,
         }

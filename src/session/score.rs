@@ -31,7 +31,7 @@ impl Session<'_> {
             let first = self.state().done;
             self.run(&mut Budget::Unlimited)?;
             let rows = self.state().done - first;
-            for (i, row) in self.memory.run.logits.chunks_exact(vocab).take(rows).enumerate() {
+            for (i, row) in self.memory.run.logits.chunks_exact(vocab.max(1)).take(rows).enumerate() {
                 // A policy that begins anew computes tokens once more that were shown before.
                 let position = self.state().position(first + i, &self.policy);
                 if position >= next {

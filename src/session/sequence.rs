@@ -8,7 +8,7 @@
 use super::policy::Policy;
 use super::text::TextState;
 use super::{Error, Session};
-use crate::mem::{Arena, MemError, Plan, Slot};
+use crate::mem::{Arena, MemError, Plan, Slot, copy_part, shift_left};
 use crate::text::{StreamSlots, Tokenizer};
 
 /// A sequence of a session. It stays the name of this sequence alone, even after it is closed.
@@ -140,7 +140,7 @@ impl<'m> SequenceState<'m> {
     /// Forgets `gone` tokens behind the first `keep`.
     pub(super) fn forget(&mut self, keep: usize, gone: usize) {
         let rest = self.tokens.get_mut(keep..self.fed).unwrap_or_default();
-        rest.rotate_left(gone.min(rest.len()));
+        shift_left(rest, gone);
         self.fed = self.fed.saturating_sub(gone);
         self.done = self.done.saturating_sub(gone);
         self.dropped += gone;
@@ -252,8 +252,8 @@ impl Session<'_> {
         let logits_ready = self.state().logits_ready;
         self.memory.pages.iter_mut().for_each(|pages| pages.share(from, to));
         let vocab = self.model.spec().vocab;
-        if logits_ready && (from.max(to) + 1) * vocab <= self.memory.saved.len() {
-            self.memory.saved.copy_within(from * vocab..(from + 1) * vocab, to * vocab);
+        if logits_ready {
+            copy_part(self.memory.saved, vocab, from, to);
         }
         Ok(id)
     }

@@ -2,7 +2,7 @@
 
 use super::limits::SessionMemory;
 use super::{Budget, Error, Finish, Session, Step};
-use crate::mem::{Arena, MemError, Plan, Slot};
+use crate::mem::{Arena, MemError, Plan, Slot, shift_left};
 use crate::sample::Sampler;
 use crate::text::{Specials, StreamDecoder, StreamLimits, StreamSlots, TextError, Tokenizer};
 
@@ -143,7 +143,9 @@ impl Session<'_> {
             added += 1;
             if specials == Specials::Parse && out.get(1) == Some(&bos) && added > 1 {
                 // The template has its own.
-                out.copy_within(1..added, 0);
+                if let Some(all) = out.get_mut(..added) {
+                    shift_left(all, 1);
+                }
                 added -= 1;
             }
         }

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Runs the C and C++ test programs under tools that see every access to memory.
+#
+#   tools/check_memory.sh valgrind    the release library as it is: accesses, leaks
+#   tools/check_memory.sh address     library, its standard library and programs with AddressSanitizer
+#   tools/check_memory.sh thread      the same with ThreadSanitizer: races
+#
+# Needs valgrind; for the sanitizers clang with its runtime (libclang-rt-dev), and a compiler that comes with the sources
+# of the standard library: Debian's rustc-web and rust-web-src (RUSTC names another one).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+work=$target/memory
+mkdir -p "$work"
+triple=$(uname -m)-unknown-linux-gnu
+story=examples/model/story.gguf
+small=tests/golden/llama-gqa-tied.gguf
+
+# The calls of misuse.c are made by a test.
+cargo test --quiet --release -p locutor-ffi --test law wrong_calls > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+calls=$target/tmp/c_abi
+
+# library SANITIZER: a static library with it, and all that it is made of. Prints where it is.
+library() {
+    RUSTC=${RUSTC:-/usr/bin/rustc} RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR=$work/$1 \
+        cargo rustc --quiet --release -p locutor-ffi --lib --crate-type staticlib --target "$triple" -Zbuild-std
+    echo "$work/$1/$triple/release/liblocutor.a"
+}
+
+# programs ARCHIVE CC CXX [OPTION]...: compiles the test programs.
+programs() {
+    local archive=$1 cc=$2 cxx=$3 name
+    for name in misuse contract engine; do
+        "$cc" -std=gnu99 -O1 -g "${@:4}" -Iinclude -I"$calls" "ffi/tests/$name.c" "$archive" \
+            -lpthread -ldl -lm -lgcc_s -o "$work/$name"
+    done
+    "$cxx" -std=c++17 -O1 -g "${@:4}" -Iinclude ffi/tests/raii.cpp "$archive" -lpthread -ldl -lm -lgcc_s -o "$work/raii"
+    "$cxx" -std=c++17 -O1 -g "${@:4}" -Iinclude examples/frame_loop.cpp "$archive" -lpthread -ldl -lm -lgcc_s -o "$work/loop"
+}
+
+# runs TOOL...: every program, by a tool that ends with an error where it finds one.
+runs() {
+    local model
+    # What a model in a pack with other files around it looks like.
+    { head -c 1234 /dev/zero; cat "$small"; head -c 999 /dev/zero; } > "$work/pack"
+    for model in "$small" tests/golden/gemma3.gguf; do
+        "$@" "$work/misuse" "$model"
+        "$@" "$work/raii" "$model"
+    done
+    "$@" "$work/engine" "$small"
+    "$@" "$work/loop" -m "$story" --no-sleep --endless --frames 20 --threads 3 > /dev/null 2> "$work/log" ||
+        { cat "$work/log" >&2; return 1; }
+}
+
+case ${1:-} in
+    valgrind)
+        cargo build --quiet --release -p locutor-ffi
+        programs "$target/release/liblocutor.a" cc c++
+        runs valgrind -q --error-exitcode=9 --leak-check=full --fair-sched=yes
+        ;;
+    address)
+        programs "$(library address)" clang clang++ -fsanitize=address
+        ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1 runs env
+        "$work/contract" "$small" "$work/pack" 1234
+        ;;
+    thread)
+        programs "$(library thread)" clang clang++ -fsanitize=thread
+        TSAN_OPTIONS=halt_on_error=1 runs env
+        TSAN_OPTIONS=halt_on_error=1 "$work/contract" "$small" "$work/pack" 1234
+        ;;
+    *)
+        sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" >&2
+        exit 2
+        ;;
+esac
+echo "check_memory.sh: $1: nothing found"
