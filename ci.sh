@@ -9,7 +9,9 @@
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`
 #   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
+#   ./ci.sh python     the Python binding, against the tool on this machine
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
+#   ./ci.sh wasm       the page for browsers in Chromium, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
 #   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 20)
 #   ./ci.sh all        all of them, cheap ones first
@@ -19,13 +21,13 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test cross foreign c nostd models fuzz)
+gates=(fmt floors lint features test cross foreign c python nostd wasm models fuzz)
 report=() skipped=() current=
 
 fmt() {
     cargo fmt --all --check
     local crate
-    for crate in examples/no_std fuzz; do
+    for crate in examples/no_std examples/wasm fuzz; do
         cargo fmt --check --manifest-path "$crate/Cargo.toml"
     done
 }
@@ -87,6 +89,27 @@ foreign() {
 hash=(hash --seed 1 -n 32 'Once upon a time')
 
 c() { cargo test --quiet --release -p locutor-ffi; }
+
+# Python's standard library, and the shared library.
+python() {
+    cargo build --quiet --release -p locutor-ffi
+    cargo build --quiet --release --example locutor
+    LOCUTOR_LIBRARY=$PWD/target/release/liblocutor.so LOCUTOR_TOOL=$PWD/target/release/examples/locutor \
+        python3 examples/python/test_locutor.py
+}
+
+# The page in a browser without a window tells the stories that the tool tells.
+wasm() {
+    need wasm-ld lld
+    need chromium chromium
+    need /usr/bin/rustc rustc-web
+    need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
+    local site
+    cargo build --quiet --release --example locutor
+    site=$(RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 LOCUTOR_BUILD_STD=-Zbuild-std=core examples/wasm/run.sh build)
+    python3 examples/wasm/test_page.py --site "$site" --tool target/release/examples/locutor \
+        --screenshot target/wasm/page.png
+}
 
 # The bare-metal program tells the story that the tool tells.
 nostd() {
