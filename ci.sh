@@ -10,6 +10,7 @@
 #   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
 #   ./ci.sh python     the Python binding, against the tool on this machine
+#   ./ci.sh sizes      the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
 #   ./ci.sh wasm       the page for browsers in Chromium, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
@@ -21,7 +22,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test cross foreign c python nostd wasm models fuzz)
+gates=(fmt floors lint features test cross foreign c python sizes nostd wasm models fuzz)
 report=() skipped=() current=
 
 fmt() {
@@ -41,7 +42,7 @@ lint() {
 
 features() {
     local set
-    for set in '' alloc std; do
+    for set in '' alloc std avx2 std,avx2 avx512; do
         cargo clippy --quiet --lib --no-default-features --features "$set" -- -D warnings
     done
 }
@@ -98,6 +99,8 @@ python() {
         python3 examples/python/test_locutor.py
 }
 
+sizes() { python3 tools/size_report.py --quick; }
+
 # The page in a browser without a window tells the stories that the tool tells.
 wasm() {
     need wasm-ld lld
@@ -106,7 +109,7 @@ wasm() {
     need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
     local site
     cargo build --quiet --release --example locutor
-    site=$(RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 LOCUTOR_BUILD_STD=-Zbuild-std=core examples/wasm/run.sh build)
+    site=$(examples/wasm/run.sh build)
     python3 examples/wasm/test_page.py --site "$site" --tool target/release/examples/locutor \
         --screenshot target/wasm/page.png
 }

@@ -4,19 +4,18 @@
 #   examples/wasm/run.sh          builds, and serves it at http://localhost:8000
 #   examples/wasm/run.sh build    builds only, prints the path of the folder
 #
-# With rustup: `rustup target add wasm32-unknown-unknown`, and nothing else. A compiler without that target, but with
-# the sources of `core`, does it with LOCUTOR_BUILD_STD=-Zbuild-std=core, RUSTC_BOOTSTRAP=1 and wasm-ld (Debian:
-# rustc-web, rust-web-src and lld; RUSTC=/usr/bin/rustc).
+# With rustup: `rustup target add wasm32-unknown-unknown`, and nothing else. If the compiler does not have that target,
+# Debian's builds `core` for it from its sources, and wasm-ld links (rustc-web, rust-web-src, lld).
 set -euo pipefail
 cd "$(dirname "$0")"
 
-target=wasm32-unknown-unknown
+target=wasm32-unknown-unknown std=
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-../../target}/wasm
-if [ -n "${LOCUTOR_BUILD_STD:-}" ]; then
-    # rustc brings its own linker only with the target.
-    export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=${WASM_LD:-wasm-ld}
+if [ ! -d "$("${RUSTC:-rustc}" --print sysroot)/lib/rustlib/$target" ]; then
+    export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld
+    std=-Zbuild-std=core
 fi
-cargo build --quiet --release --locked --target "$target" ${LOCUTOR_BUILD_STD:-}
+cargo build --quiet --release --locked --target "$target" $std
 site=$CARGO_TARGET_DIR/page
 mkdir -p "$site"
 cp page/* "$site"
