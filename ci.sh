@@ -13,7 +13,10 @@
 #   ./ci.sh abi        the C header against what it promised before (include/locutor.abi)
 #   ./ci.sh memory     the C programs under valgrind, AddressSanitizer and ThreadSanitizer
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
+#   ./ci.sh python     the Python binding, against the tool on this machine
+#   ./ci.sh sizes      the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
+#   ./ci.sh wasm       the page for browsers in Chromium, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
 #   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 20)
 #   ./ci.sh all        all of them, cheap ones first
@@ -23,13 +26,13 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test hostile cross foreign c abi memory panic nostd models fuzz)
+gates=(fmt floors lint features test hostile cross foreign c abi memory panic python sizes nostd wasm models fuzz)
 report=() skipped=() current=
 
 fmt() {
     cargo fmt --all --check
     local crate
-    for crate in examples/no_std fuzz tools/no_panic; do
+    for crate in examples/no_std examples/wasm fuzz tools/no_panic; do
         cargo fmt --check --manifest-path "$crate/Cargo.toml"
     done
 }
@@ -43,7 +46,7 @@ lint() {
 
 features() {
     local set
-    for set in '' alloc std; do
+    for set in '' alloc std avx2 std,avx2 avx512; do
         cargo clippy --quiet --lib --no-default-features --features "$set" -- -D warnings
     done
 }
@@ -117,6 +120,29 @@ memory() {
 }
 
 panic() { tools/no_panic/prove.sh; }
+
+# Python's standard library, and the shared library.
+python() {
+    cargo build --quiet --release -p locutor-ffi
+    cargo build --quiet --release --example locutor
+    LOCUTOR_LIBRARY=$PWD/target/release/liblocutor.so LOCUTOR_TOOL=$PWD/target/release/examples/locutor \
+        python3 examples/python/test_locutor.py
+}
+
+sizes() { python3 tools/size_report.py --quick; }
+
+# The page in a browser without a window tells the stories that the tool tells.
+wasm() {
+    need wasm-ld lld
+    need chromium chromium
+    need /usr/bin/rustc rustc-web
+    need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
+    local site
+    cargo build --quiet --release --example locutor
+    site=$(examples/wasm/run.sh build)
+    python3 examples/wasm/test_page.py --site "$site" --tool target/release/examples/locutor \
+        --screenshot target/wasm/page.png
+}
 
 # The bare-metal program tells the story that the tool tells.
 nostd() {

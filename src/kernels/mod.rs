@@ -17,9 +17,9 @@
 
 mod attention;
 mod float_env;
-#[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+#[cfg(all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
 mod floats;
-#[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+#[cfg(all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
 mod rows;
 mod scalar_linear;
 #[cfg(test)]
@@ -159,17 +159,30 @@ pub const SCALAR: Kernels = vector::scalar::kernels("scalar", scalar_linear::LIN
 /// Every table of this build with the features that it needs, the best one last.
 const TABLES: &[(&Kernels, Features)] = &[
     (&SCALAR, Features::NONE),
-    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+    #[cfg(all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
     (&x86::AVX2, x86::AVX2_NEEDS),
-    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+    #[cfg(all(
+        feature = "avx512",
+        any(target_arch = "x86", target_arch = "x86_64"),
+        target_feature = "sse2"
+    ))]
     (&x86::AVX512, x86::AVX512_NEEDS),
 ];
 
-/// What this CPU can do. Asks the CPU each time, which may take some microseconds in a virtual machine.
+/// What this CPU can do, as far as this build has kernels for it. Asks the CPU each time, which may take some
+/// microseconds in a virtual machine.
 pub fn features() -> Features {
-    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+    #[cfg(all(
+        feature = "avx2",
+        any(target_arch = "x86", target_arch = "x86_64"),
+        target_feature = "sse2"
+    ))]
     return x86::features();
-    #[cfg(not(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2")))]
+    #[cfg(not(all(
+        feature = "avx2",
+        any(target_arch = "x86", target_arch = "x86_64"),
+        target_feature = "sse2"
+    )))]
     return Features::NONE;
 }
 

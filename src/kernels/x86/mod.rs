@@ -1,18 +1,20 @@
 //! x86 and x86-64. Without SSE2 (bare-metal targets that keep floats out of the wide registers) there is no table.
 #![allow(unsafe_code)]
 
-#[cfg(target_feature = "sse2")]
+#[cfg(all(feature = "avx2", target_feature = "sse2"))]
 mod avx2_linear;
-#[cfg(target_feature = "sse2")]
+#[cfg(all(feature = "avx2", target_feature = "sse2"))]
 mod avx2_vector;
-#[cfg(target_feature = "sse2")]
+#[cfg(all(feature = "avx512", target_feature = "sse2"))]
 mod avx512_linear;
-#[cfg(target_feature = "sse2")]
+#[cfg(all(feature = "avx512", target_feature = "sse2"))]
 mod avx512_vector;
 #[cfg(target_feature = "sse")]
 pub(super) mod float_env;
-#[cfg(target_feature = "sse2")]
+#[cfg(all(feature = "avx2", target_feature = "sse2"))]
 mod tables;
 
-#[cfg(target_feature = "sse2")]
-pub(super) use tables::{AVX2, AVX2_NEEDS, AVX512, AVX512_NEEDS, features};
+#[cfg(all(feature = "avx2", target_feature = "sse2"))]
+pub(super) use tables::{AVX2, AVX2_NEEDS, features};
+#[cfg(all(feature = "avx512", target_feature = "sse2"))]
+pub(super) use tables::{AVX512, AVX512_NEEDS};

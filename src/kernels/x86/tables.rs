@@ -1,6 +1,8 @@
 //! What the CPU can do, and the tables.
 
-use super::{avx2_linear, avx2_vector, avx512_linear, avx512_vector};
+use super::{avx2_linear, avx2_vector};
+#[cfg(feature = "avx512")]
+use super::{avx512_linear, avx512_vector};
 use crate::cpu::Features;
 use crate::kernels::Kernels;
 #[cfg(target_arch = "x86")]
@@ -16,10 +18,12 @@ pub(in crate::kernels) const AVX2: Kernels =
     avx2_vector::kernels("avx2", avx2_linear::LINEAR, avx2_linear::scratch);
 
 /// What [`AVX512`] needs.
+#[cfg(feature = "avx512")]
 pub(in crate::kernels) const AVX512_NEEDS: Features =
     Features { avx512: true, avx512_vnni: true, ..AVX2_NEEDS };
 
 /// AVX-512, with VNNI for the linear layers.
+#[cfg(feature = "avx512")]
 pub(in crate::kernels) const AVX512: Kernels =
     avx512_vector::kernels("avx512", avx512_linear::LINEAR, avx512_linear::scratch);
 
