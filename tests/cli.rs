@@ -314,6 +314,23 @@ fn inspect_tells_the_exact_plan() {
 }
 
 #[test]
+fn inspect_finds_a_weight_that_is_no_number() {
+    let path = golden("llama-gqa-tied-q8_0");
+    ok(&["inspect", "--verify", "-m", &path]);
+    let report = json(&["inspect", "--json", "--tensors", "-m", &path]);
+    let tensors = report["tensors"].as_array().unwrap();
+    let blocks = tensors.iter().find(|tensor| tensor["type"] == "Q8_0").unwrap();
+    let (name, offset) = (blocks["name"].as_str().unwrap(), blocks["offset"].as_u64().unwrap() + 34);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The scale of the second block becomes infinite.
+    bytes[offset as usize..][..2].copy_from_slice(&0x7C00u16.to_le_bytes());
+    let path = file("infinite.gguf", &bytes);
+    ok(&["inspect", "-m", &path]);
+    let output = run(&["inspect", "--verify", "-m", &path]);
+    fails(&output, &[name, &format!("byte {offset}"), "value 32 is not finite"]);
+}
+
+#[test]
 fn bench_reports_every_test_with_its_keys() {
     let text = ok(&["bench", "-p", "16", "-n", "8", "-r", "2", "-t", "1,2", "--json"]);
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -66,6 +66,11 @@ static inline int on_small_stack(int (*run)(int argc, char **argv), int argc, ch
     if (pthread_create(&thread, &attributes, run_test, &test)) abort();
     pthread_join(thread, NULL);
     pthread_attr_destroy(&attributes);
+    /* A checker of memory takes what is below a stack's end for nobody's: do not look when one watches. */
+    if (getenv("STACK_UNWATCHED")) {
+        free(stack);
+        return test.status;
+    }
     while (untouched < STACK_BYTES && stack[untouched] == 0xA5) untouched++;
     printf("stack: %zu bytes\n", STACK_BYTES - untouched);
     free(stack);
