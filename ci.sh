@@ -11,7 +11,8 @@
 #   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
 #   ./ci.sh abi        the C header against what it promised before (include/locutor.abi)
-#   ./ci.sh memory     the C programs under valgrind, AddressSanitizer and ThreadSanitizer
+#   ./ci.sh memory     the C programs under valgrind
+#   ./ci.sh sanitize   the same with AddressSanitizer and ThreadSanitizer, library and all; not part of `all`
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh python     the Python binding, against the tool on this machine
 #   ./ci.sh sizes      the shared library for embedders is as small as SIZES.md promises
@@ -111,12 +112,16 @@ abi() {
 }
 
 memory() {
-    local tool
     need valgrind valgrind
+    tools/check_memory.sh valgrind
+}
+
+sanitize() {
     need clang clang
     need /usr/bin/rustc rustc-web
     need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
-    for tool in valgrind address thread; do tools/check_memory.sh "$tool"; done
+    tools/check_memory.sh address
+    tools/check_memory.sh thread
 }
 
 panic() { tools/no_panic/prove.sh; }
@@ -258,7 +263,7 @@ usage() {
 }
 
 verb=${1:-}
-case " ${gates[*]} all " in *" $verb "*) ;; *) usage ;; esac
+case " ${gates[*]} sanitize all " in *" $verb "*) ;; *) usage ;; esac
 [ -n "$verb" ] || usage
 trap finish EXIT
 # Without these an ended script would leave with the status of its last command, which may well be 0.

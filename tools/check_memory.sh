@@ -49,7 +49,7 @@ runs() {
         "$@" "$work/raii" "$model"
     done
     "$@" "$work/engine" "$small"
-    "$@" "$work/loop" -m "$story" --no-sleep --endless --frames 20 --threads 3 > /dev/null 2> "$work/log" ||
+    "$@" "$work/loop" -m "$story" --no-sleep --endless --frames 5 --budget-us 500000 --threads 3 > /dev/null 2> "$work/log" ||
         { cat "$work/log" >&2; return 1; }
 }
 
