@@ -204,7 +204,7 @@ impl Rounds {
     }
 
     /// Number of units: the jobs of all rounds one after the other, but for the last merge, which is part of
-    /// [`finish`].
+    /// [`Attending::finish`].
     pub fn units(&self) -> usize {
         self.rounds * self.attending() + (self.rounds - 1) * self.columns
     }
