@@ -1,5 +1,7 @@
 //! How the blocks of a cache are read and written, by the type of their numbers.
 
+#![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
+
 use super::super::KV_BLOCK;
 use super::lanes::{LANES, Lanes, narrow};
 use crate::tensor::BLOCK;
