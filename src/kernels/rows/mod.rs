@@ -51,8 +51,10 @@ pub(super) trait Lanes: Copy {
     fn or(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// Bits `by` places up, or down when negative, within 16-bit lanes; what crosses bytes is for the caller to mask.
     fn shift(self, v: Self::Int, by: i32) -> Self::Int;
-    /// Bits `4 g` to `4 g + 3` of each lane, as 0 or 16 in its four bytes.
-    fn spread(self, v: Self::Int, g: usize) -> Self::Int;
+    /// The high half of each lane of `low`, and above it the low half of that of `high`.
+    fn middle(self, low: Self::Int, high: Self::Int) -> Self::Int;
+    /// Adds 16 to those of the four bytes of each lane, all below 16, whose bit of bits `4 g` to `4 g + 3` is set.
+    fn add_sixteens(self, w: Self::Int, bits: Self::Int, g: usize) -> Self::Int;
     /// Byte `i` of each lane as a number from 0 to 255.
     fn byte(self, v: Self::Int, i: usize) -> Self::Float;
     /// Byte `i` of each lane as a number from -128 to 127.
@@ -158,9 +160,18 @@ impl<'w, L: Lanes> Rows<'w, L> {
     /// Hands all parts of the first `blocks` blocks to `sink`.
     #[inline(always)]
     fn parts<T: Weights>(&self, isa: L, blocks: usize, sink: &mut impl Sink<L>) {
-        for index in 0..blocks {
+        let mut index = 0;
+        while index < blocks {
+            if blocks - index >= 4
+                && let Some(at) = self.block::<[T; 4]>(index / 4)
+                && T::four(isa, at, sink)
+            {
+                index += 4;
+                continue;
+            }
             let Some(at) = self.block::<T>(index) else { return };
             T::parts(isa, at, sink);
+            index += 1;
         }
     }
 }

@@ -13,6 +13,13 @@ pub(in crate::kernels) trait Weights: Block {
 
     /// Hands the parts of a block to `sink`.
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>);
+
+    /// Hands the parts of four blocks to `sink`, if there is a faster way than one by one; else does nothing and returns
+    /// `false`.
+    #[inline(always)]
+    fn four<L: Lanes>(_: L, _: At<'_, L, [Self; 4]>, _: &mut impl Sink<L>) -> bool {
+        false
+    }
 }
 
 /// The low and the high halves of the bytes.
@@ -25,7 +32,12 @@ fn nibbles<L: Lanes>(isa: L, v: L::Int) -> (L::Int, L::Int) {
 /// 16 bytes of nibbles as 32 weights: the low halves, then the high halves.
 #[inline(always)]
 fn nibble_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
-    let [a, b, c, d] = isa.quads(at, offset);
+    split(isa, isa.quads(at, offset))
+}
+
+/// As [`nibble_block`].
+#[inline(always)]
+fn split<L: Lanes>(isa: L, [a, b, c, d]: [L::Int; 4]) -> [L::Int; 8] {
     let ((a, e), (b, f), (c, g), (d, h)) =
         (nibbles(isa, a), nibbles(isa, b), nibbles(isa, c), nibbles(isa, d));
     [a, b, c, d, e, f, g, h]
@@ -70,17 +82,50 @@ impl Weights for Q4_1 {
         let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q4_1, d)));
         sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_1, q)), d: [d; 2], m });
     }
+
+    /// Four blocks are twenty words of each row, which are turned by fives of four.
+    #[inline(always)]
+    fn four<L: Lanes>(isa: L, at: At<'_, L, [Self; 4]>, sink: &mut impl Sink<L>) -> bool {
+        const { assert!(size_of::<Q4_1>() == 20 && offset_of!(Q4_1, d) == 0 && offset_of!(Q4_1, q) == 4) };
+        let words = isa.quads(at, 0);
+        let words = fourth::<L, 0>(isa, at, words, sink);
+        let words = fourth::<L, 1>(isa, at, words, sink);
+        let words = fourth::<L, 2>(isa, at, words, sink);
+        fourth::<L, 3>(isa, at, words, sink);
+        true
+    }
 }
 
-/// Adds bit 4 of 32 weights from the 32 bits at `high`.
+/// Block `B` of four, five words each, of which `words` are words `4 B` to `4 B + 3`. Returns the next four.
 #[inline(always)]
-fn with_fifth_bits<L: Lanes, B>(isa: L, at: At<'_, L, B>, high: usize, mut w: [L::Int; 8]) -> [L::Int; 8] {
-    let high = isa.words(at, high);
+fn fourth<L: Lanes, const B: usize>(
+    isa: L,
+    at: At<'_, L, [Q4_1; 4]>,
+    words: [L::Int; 4],
+    sink: &mut impl Sink<L>,
+) -> [L::Int; 4] {
+    at.ask(isa, B, 4);
+    let next = isa.quads(at, 16 * (B + 1));
+    let [a, b, c, d] = words;
+    let [e, f, g, h] = next;
+    let eight = [a, b, c, d, e, f, g, h];
+    let [d, m] = isa.half_pair(eight[B]);
+    let w = split(isa, [eight[B + 1], eight[B + 2], eight[B + 3], eight[B + 4]]);
+    sink.part(Part { w, d: [d; 2], m });
+    next
+}
+
+/// Adds bit 4 of 32 weights from the 32 bits of each lane.
+#[inline(always)]
+fn with_fifth_bits<L: Lanes>(isa: L, bits: L::Int, mut w: [L::Int; 8]) -> [L::Int; 8] {
     for (g, w) in w.iter_mut().enumerate() {
-        *w = isa.or(*w, isa.spread(high, g));
+        *w = isa.add_sixteens(*w, bits, g);
     }
     w
 }
+
+const _: () = assert!(offset_of!(Q5_0, d) == 0 && offset_of!(Q5_0, high) == 2);
+const _: () = assert!(offset_of!(Q5_1, d) == 0 && offset_of!(Q5_1, high) == 4);
 
 impl Weights for Q5_0 {
     const CODES: Codes = Codes::FiveMinus16;
@@ -88,9 +133,10 @@ impl Weights for Q5_0 {
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
         at.ask(isa, 0, 1);
-        let d = isa.halves(at, offset_of!(Q5_0, d));
+        let [first, second, ..] = isa.quads(at, 0);
+        let [d, _] = isa.half_pair(first);
         let w = nibble_block(isa, at, offset_of!(Q5_0, q));
-        let w = with_fifth_bits(isa, at, offset_of!(Q5_0, high), w);
+        let w = with_fifth_bits(isa, isa.middle(first, second), w);
         sink.part(Part { w, d: [d; 2], m: d });
     }
 }
@@ -102,10 +148,10 @@ impl Weights for Q5_1 {
     #[inline(always)]
     fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
         at.ask(isa, 0, 1);
-        let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q5_1, d)));
+        let [scales, high, ..] = isa.quads(at, 0);
+        let [d, m] = isa.half_pair(scales);
         let w = nibble_block(isa, at, offset_of!(Q5_1, q));
-        let w = with_fifth_bits(isa, at, offset_of!(Q5_1, high), w);
-        sink.part(Part { w, d: [d; 2], m });
+        sink.part(Part { w: with_fifth_bits(isa, high, w), d: [d; 2], m });
     }
 }
 

@@ -133,13 +133,16 @@ impl Lanes for Avx2 {
                 _mm256_srl_epi16(v, _mm_cvtsi32_si128(-by))
             }
         }
-        fn spread(v: __m256i, g: usize) -> __m256i {{
+        fn middle(low: __m256i, high: __m256i) -> __m256i {
+            _mm256_or_si256(_mm256_srli_epi32::<16>(low), _mm256_slli_epi32::<16>(high))
+        }
+        fn add_sixteens(w: __m256i, v: __m256i, g: usize) -> __m256i {{
             // The byte with the four bits to all bytes of its lane, then one bit in each byte.
             let own = _mm256_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c, 0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
             let from = _mm256_add_epi8(own, _mm256_set1_epi8((g / 2) as i8));
             let bits = _mm256_set1_epi32(if g.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
             let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(v, from), bits), bits);
-            _mm256_and_si256(set, _mm256_set1_epi8(16))
+            _mm256_or_si256(w, _mm256_and_si256(set, _mm256_set1_epi8(16)))
         }}
         fn byte(v: __m256i, i: usize) -> __m256 {{
             let low = _mm256_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));

@@ -147,13 +147,16 @@ impl Lanes for Avx512 {
                 _mm512_srl_epi16(v, _mm_cvtsi32_si128(-by))
             }
         }
-        fn spread(v: __m512i, g: usize) -> __m512i {{
+        fn middle(low: __m512i, high: __m512i) -> __m512i {
+            _mm512_or_si512(_mm512_srli_epi32::<16>(low), _mm512_slli_epi32::<16>(high))
+        }
+        fn add_sixteens(w: __m512i, v: __m512i, g: usize) -> __m512i {{
             // The byte with the four bits to all bytes of its lane, then one bit in each byte.
             let own = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
             let from = _mm512_add_epi8(own, _mm512_set1_epi8((g / 2) as i8));
             let bits = _mm512_set1_epi32(if g.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
             let set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(v, from), bits);
-            _mm512_maskz_mov_epi8(set, _mm512_set1_epi8(16))
+            _mm512_mask_add_epi8(w, set, w, _mm512_set1_epi8(16))
         }}
         fn byte(v: __m512i, i: usize) -> __m512 {{
             let low = _mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));
