@@ -27,7 +27,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test hostile cross foreign c abi memory panic python sizes nostd wasm models fuzz)
+gates=(fmt floors lint features test hostile cross foreign c abi panic python nostd models fuzz)
 report=() skipped=() current=
 
 fmt() {
