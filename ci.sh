@@ -11,13 +11,13 @@
 #   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
 #   ./ci.sh abi        the C header against what it promised before (include/locutor.abi)
-#   ./ci.sh memory     the C programs under valgrind
+#   ./ci.sh memory     (not part of `all`) the C programs under valgrind
 #   ./ci.sh sanitize   the same with AddressSanitizer and ThreadSanitizer, library and all; not part of `all`
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh python     the Python binding, against the tool on this machine
-#   ./ci.sh sizes      the shared library for embedders is as small as SIZES.md promises
+#   ./ci.sh sizes      (not part of `all`) the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
-#   ./ci.sh wasm       the page for browsers in Chromium, against the tool on this machine
+#   ./ci.sh wasm       (not part of `all`) the page for browsers in Chromium, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
 #   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 20)
 #   ./ci.sh all        all of them, cheap ones first
@@ -28,6 +28,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 gates=(fmt floors lint features test hostile cross foreign c abi panic python nostd models fuzz)
+# Verbs that `all` leaves out: they take long, or are for releases.
+extra=(memory sanitize sizes wasm)
 report=() skipped=() current=
 
 fmt() {
@@ -263,7 +265,7 @@ usage() {
 }
 
 verb=${1:-}
-case " ${gates[*]} sanitize all " in *" $verb "*) ;; *) usage ;; esac
+case " ${gates[*]} ${extra[*]} all " in *" $verb "*) ;; *) usage ;; esac
 [ -n "$verb" ] || usage
 trap finish EXIT
 # Without these an ended script would leave with the status of its last command, which may well be 0.
