@@ -78,7 +78,8 @@ cross() {
 }
 
 # Tests on other machines, emulated: big-endian and 64-bit Arm. Emulators are slow, so only the library's own tests run
-# there, the models of tests/golden, and one run of the tool whose every logit must have the bits it has here.
+# there, the models of tests/golden, and one run of the tool whose every logit must have the bits it has here. No
+# program of these takes 15 minutes; one that does hangs.
 foreign() {
     local machine triple here there
     here=$(cargo run --quiet --release --example locutor -- "${hash[@]}")
@@ -87,7 +88,7 @@ foreign() {
         need "qemu-$machine" qemu-user
         triple=$machine-unknown-linux-gnu
         export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_LINKER=$machine-linux-gnu-gcc"
-        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=qemu-$machine -L /usr/$machine-linux-gnu"
+        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=timeout 900 qemu-$machine -L /usr/$machine-linux-gnu"
         echo "foreign: $machine, tests"
         debian_rust test --quiet --release -p locutor --lib --test golden --test states --target "$triple" -Zbuild-std
         there=$(debian_rust run --quiet --release --example locutor --target "$triple" -Zbuild-std -- "${hash[@]}")

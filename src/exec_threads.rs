@@ -183,8 +183,8 @@ impl Shared {
         // reads. The helpers of the last run had ended before `busy` was given back.
         unsafe { *self.work.get() = Some(work) };
         // Release: whoever takes a ticket sees the closure. SeqCst orders it before the look at `sleepers`; see
-        // `sleep`.
-        self.state.store(tickets * TICKET, Ordering::SeqCst);
+        // `sleep`. A swap for the reason that `finish` gives.
+        self.state.swap(tickets * TICKET, Ordering::SeqCst);
         let sleepers = self.sleepers.load(Ordering::SeqCst);
         // Helpers awake will find the tickets by themselves.
         let wanted = (tickets as usize).saturating_sub(helpers.saturating_sub(sleepers));
@@ -214,8 +214,9 @@ impl Shared {
         }
         if state != 0 {
             let mut guard = self.guard();
-            self.run_waits.store(true, Ordering::SeqCst);
-            // As in `sleep`: either this sees the last runner's end, or that runner sees `run_waits`.
+            // As in `sleep`: either this sees the last runner's end, or that runner sees `run_waits`. A swap, because
+            // QEMU's AArch64 lets a SeqCst load pass the SeqCst store before it (7.2 does), and nobody would wake.
+            self.run_waits.swap(true, Ordering::SeqCst);
             while self.state.load(Ordering::SeqCst) != 0 {
                 guard = self.wake_run.wait(guard).unwrap_or_else(PoisonError::into_inner);
             }
