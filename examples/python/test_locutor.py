@@ -30,7 +30,9 @@ LIKE_TOOL = {"temperature": 0.7, "min_p": 0.0}
 
 # Goes on for ever until Ctrl-C, and then for three tokens.
 INTERRUPTED = """
-import locutor, sys
+import locutor, signal, sys
+# Whoever runs the tests may have set Ctrl-C aside.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 session = locutor.Model(sys.argv[1]).session(policy="shift", context=64)
 session.feed("Once upon a time")
 try:
