@@ -53,6 +53,46 @@ pub enum Phase {
     Head,
 }
 
+impl Phase {
+    /// Names of the kinds of phases, in their order.
+    pub const NAMES: [&'static str; 14] = [
+        "embed",
+        "angles",
+        "attn_norm",
+        "qkv",
+        "store",
+        "attend",
+        "attn_round",
+        "attn_out",
+        "ffn_norm",
+        "ffn_in",
+        "ffn_round",
+        "ffn_out",
+        "out_norm",
+        "head",
+    ];
+
+    /// The place of its kind in [`Phase::NAMES`].
+    pub fn kind(self) -> usize {
+        match self {
+            Phase::Embed => 0,
+            Phase::Angles => 1,
+            Phase::AttnNorm(_) => 2,
+            Phase::Qkv(_) => 3,
+            Phase::Store(_) => 4,
+            Phase::Attend(_) => 5,
+            Phase::AttnRound(_) => 6,
+            Phase::AttnOut(_) => 7,
+            Phase::FfnNorm(_) => 8,
+            Phase::FfnIn(_) => 9,
+            Phase::FfnRound(_) => 10,
+            Phase::FfnOut(_) => 11,
+            Phase::OutNorm => 12,
+            Phase::Head => 13,
+        }
+    }
+}
+
 const PER_LAYER: [fn(usize) -> Phase; 10] = [
     Phase::AttnNorm,
     Phase::Qkv,

@@ -12,6 +12,7 @@ mod limits;
 mod owned;
 mod pass;
 mod policy;
+mod profile;
 mod score;
 mod sequence;
 mod state;
@@ -22,6 +23,7 @@ pub use error::Error;
 pub use generate::{Finish, Step};
 pub use limits::{Limits, SessionPlan};
 pub use policy::ContextPolicy;
+pub use profile::Profile;
 pub use sequence::SequenceId;
 pub use state::Saved;
 
@@ -100,6 +102,7 @@ pub struct Session<'m> {
     /// The window of the layers that have pages of their own.
     window: Option<usize>,
     cancel: Option<&'m CancelFlag>,
+    profile: Option<Profile>,
     /// Index of the sequence that the methods work on.
     selected: usize,
     cursor: Option<Cursor>,
@@ -154,6 +157,7 @@ impl<'m> Session<'m> {
             policy: limits.resolved_policy(model.spec())?,
             window: limits.window(model.spec()),
             cancel: None,
+            profile: None,
             selected: 0,
             cursor: None,
             pace: Pace::default(),
@@ -186,6 +190,16 @@ impl<'m> Session<'m> {
     /// sequences as they were before it.
     pub fn set_cancel(&mut self, flag: Option<&'m CancelFlag>) {
         self.cancel = flag;
+    }
+
+    /// Begins to measure where the time of passes goes, or ends it; see [`Session::profile`].
+    pub fn set_profile(&mut self, profile: Option<Profile>) {
+        self.profile = profile;
+    }
+
+    /// What was measured since [`Session::set_profile`].
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 
     /// All tokens, given and generated; where the policy forgets, those that the last one sees, but for the first ones

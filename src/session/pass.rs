@@ -193,7 +193,7 @@ impl Session<'_> {
         let crew = Crew { workers, cancel: self.cancel, ..Crew::new(&exec, &skipped) };
         let tools = Tools { crew, kernels: self.kernels };
         let mut pass = Pass { forward, batch, memory, tools };
-        let mut meter = Meter::new(budget, &mut self.pace);
+        let (mut meter, profile) = (Meter::new(budget, &mut self.pace), &mut self.profile);
         while let Some(phase) = forward.phase(cursor.phase) {
             let (units, work) = (pass.units(phase), pass.work(phase));
             while cursor.unit < units {
@@ -205,7 +205,11 @@ impl Session<'_> {
                     self.cursor = Some(cursor);
                     return Ok(false);
                 }
-                pass.run(phase, cursor.unit..cursor.unit + allowed);
+                let units = cursor.unit..cursor.unit + allowed;
+                match profile {
+                    Some(profile) => profile.time(phase, || pass.run(phase, units)),
+                    None => pass.run(phase, units),
+                }
                 if skipped.is_cancelled() {
                     return Err(self.stop_pass());
                 }

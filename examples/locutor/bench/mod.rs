@@ -1,5 +1,6 @@
 //! `bench`: the speed of prompt processing and decoding.
 
+mod profile;
 mod sequences;
 
 use crate::Failure;
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Runs, after one to warm up.
     #[arg(short, default_value_t = 5, value_name = "R")]
     r: usize,
+    /// Adds where the time goes, phase by phase: from one more run.
+    #[arg(long)]
+    profile: bool,
     /// One JSON object a test.
     #[arg(long)]
     json: bool,
@@ -61,10 +65,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         if p > 0 {
             let speeds = repeat(arguments.r, || read(&mut session, arguments.d, &ids(p, vocab)))?;
             report.speeds(&format!("pp{p}"), &[], &speeds);
+            report.profile(&format!("pp{p}"), &mut session, |session| {
+                read(session, arguments.d, &ids(p, vocab))
+            })?;
         }
         if n > 0 {
             let speeds = repeat(arguments.r, || decode(&mut session, arguments.d, n))?;
             report.speeds(&format!("tg{n}"), &[], &speeds);
+            report.profile(&format!("tg{n}"), &mut session, |session| decode(session, arguments.d, n))?;
         }
         drop(session);
         if arguments.sequences > 1 {
