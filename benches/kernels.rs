@@ -104,7 +104,9 @@ fn attention(table: &Kernels, kind: KvType) {
     const HEADS: usize = 3;
     let head = kind.key_bytes(DIM) + kind.value_bytes(DIM);
     let stride = HEADS * head;
-    for (chunks, group) in [(1, 1), (1, 3), (1, 4), (1, 8), (512, 1), (512, 3)] {
+    for (chunks, queries, group) in
+        [(1, 1, 1), (1, 1, 3), (1, 2, 3), (1, 1, 4), (1, 1, 8), (1, 8, 1), (512, 1, 1), (512, 1, 3)]
+    {
         let data: Vec<u64> = weights(stride * chunks * (ATTENTION_CHUNK / KV_BLOCK))
             .chunks_exact(8)
             .map(|eight| u64::from_ne_bytes(eight.try_into().unwrap()) & 0xbfbf_bfbf_bfbf_bfbf)
@@ -112,24 +114,25 @@ fn attention(table: &Kernels, kind: KvType) {
         // Aligned for every type.
         let data: &[u8] = bytemuck::cast_slice(&data);
         let pages: Vec<u32> = (0..(data.len() / stride) as u32).collect();
-        let q: Vec<f32> = (0..group * DIM).map(|i| (i * 37 % 101) as f32 / 500.0 - 0.1).collect();
-        let mut partial = vec![0.0; group * kernels::attention_partial(DIM)];
-        let mut scratch = vec![0.0; kernels::attention_scratch(group)];
+        let heads = queries * group;
+        let mut q: Vec<f32> = (0..heads * DIM).map(|i| (i * 37 % 101) as f32 / 500.0 - 0.1).collect();
+        let mut partial = vec![0.0; heads * kernels::attention_partial(DIM)];
+        let mut scratch = vec![0.0; kernels::attention_scratch(heads)];
         let seconds = best(|| {
             for (chunk, at) in (0..chunks).flat_map(|chunk| (0..HEADS).map(move |at| (chunk, at * head))) {
-                let span = Span::of_chunk(chunk, &(0..chunks * ATTENTION_CHUNK));
+                let mut spans = vec![Span::of_chunk(chunk, &(0..chunks * ATTENTION_CHUNK)); queries];
                 let data = &data[at..];
                 let kv = KvBlocks { data, pages: &pages, stride, types: kind.into(), dim_k: DIM, dim_v: DIM };
-                let args = Attention { q: &q, kv, scale: 0.125, softcap: 0.0 };
-                kernels::attend_chunk(table, &args, &span, &mut partial, &mut scratch);
+                let args = Attention { kv, scale: 0.125, softcap: 0.0 };
+                kernels::attend_chunk(table, &args, &mut q, &mut spans, &mut partial, &mut scratch);
             }
             black_box(&mut partial);
         });
         println!(
-            "attention {:4} {chunks:4} chunk(s), {group} head(s) of {DIM} {:6.1} GB/s {:7.1} GMAC/s",
+            "attention {:4} {chunks:4} chunk(s), {queries} query(s), {group} head(s) of {DIM} {:6.1} GB/s {:7.1} GMAC/s",
             format!("{kind:?}"),
             data.len() as f64 / seconds / 1e9,
-            (2 * HEADS * chunks * ATTENTION_CHUNK * group * DIM) as f64 / seconds / 1e9
+            (2 * HEADS * chunks * ATTENTION_CHUNK * heads * DIM) as f64 / seconds / 1e9
         );
     }
 }

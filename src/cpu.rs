@@ -10,6 +10,8 @@ pub struct Features {
     pub avx2: bool,
     /// x86: conversion of f16.
     pub f16c: bool,
+    /// x86: fused multiply-add.
+    pub fma: bool,
     /// x86: 512-bit registers, saved by the operating system, with the F, BW, DQ and VL parts.
     pub avx512: bool,
     /// x86: dot products of bytes in 512-bit registers.
@@ -21,12 +23,13 @@ pub struct Features {
 impl Features {
     /// Nothing but plain Rust.
     pub const NONE: Features =
-        Features { avx2: false, f16c: false, avx512: false, avx512_vnni: false, avx_vnni: false };
+        Features { avx2: false, f16c: false, fma: false, avx512: false, avx512_vnni: false, avx_vnni: false };
 
     /// Whether everything in `needed` is there.
     pub const fn includes(self, needed: Features) -> bool {
         (self.avx2 || !needed.avx2)
             && (self.f16c || !needed.f16c)
+            && (self.fma || !needed.fma)
             && (self.avx512 || !needed.avx512)
             && (self.avx512_vnni || !needed.avx512_vnni)
             && (self.avx_vnni || !needed.avx_vnni)
@@ -45,6 +48,7 @@ mod tests {
         assert!(!avx2.includes(both) && !Features::NONE.includes(avx2));
         for one in [
             Features { f16c: true, ..Features::NONE },
+            Features { fma: true, ..Features::NONE },
             Features { avx512: true, ..Features::NONE },
             Features { avx512_vnni: true, ..Features::NONE },
             Features { avx_vnni: true, ..Features::NONE },

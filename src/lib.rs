@@ -68,7 +68,7 @@
 //! | none | everything that needs `core` alone: models and sessions in the caller's memory |
 //! | `alloc` | models and sessions that own one block each |
 //! | `std` (default) | files, memory mapping, a small pool of threads; implies `alloc` |
-//! | `avx2` (default) | kernels for x86 with AVX2 and F16C, chosen at run time; the same bits, faster |
+//! | `avx2` (default) | kernels for x86 with AVX2, F16C and FMA, chosen at run time; the same bits, faster |
 //! | `avx512` (default) | kernels for x86 with AVX-512 and VNNI as well; implies `avx2` |
 //!
 //! # Order of the house

@@ -14,8 +14,8 @@ pub const KV_BLOCK: usize = 16;
 /// Positions of an attention chunk: partial softmaxes over fixed chunks, counted from position 0, are merged in order.
 pub const ATTENTION_CHUNK: usize = 256;
 
-/// Most heads that walk through a chunk together.
-const GROUP: usize = 8;
+/// Most heads, and so most queries, that walk through a chunk together.
+pub const TOGETHER: usize = 8;
 
 /// Scores of one head and chunk, then their exponentials.
 pub type ChunkScores = [f32; ATTENTION_CHUNK];
@@ -160,10 +160,10 @@ impl Span {
         Self { first_block: base / KV_BLOCK, seen: inside(positions.start)..inside(positions.end) }
     }
 
-    /// The same without what lies behind the chunk's end or behind `blocks` blocks of the cache.
-    fn within(&self, blocks: usize) -> Self {
+    /// Leaves out what lies behind the chunk's end or behind `blocks` blocks of the cache.
+    fn cut(&mut self, blocks: usize) {
         let there = blocks.saturating_sub(self.first_block).saturating_mul(KV_BLOCK).min(ATTENTION_CHUNK);
-        Self { first_block: self.first_block, seen: self.seen.start.min(there)..self.seen.end.min(there) }
+        self.seen = self.seen.start.min(there)..self.seen.end.min(there);
     }
 
     /// The chunk's blocks of which something is seen, counted from its first, and what is seen.
@@ -173,13 +173,24 @@ impl Span {
         let start = self.seen.start.min(end);
         (start / KV_BLOCK..end.div_ceil(KV_BLOCK), start..end)
     }
+
+    /// The chunk's blocks of which any of `spans` sees something, or that lie between such.
+    #[inline(always)]
+    pub(super) fn all_blocks(spans: &[Span]) -> Range<usize> {
+        let mut all = usize::MAX..0;
+        for span in spans {
+            let (blocks, _) = span.blocks();
+            if !blocks.is_empty() {
+                all = all.start.min(blocks.start)..all.end.max(blocks.end);
+            }
+        }
+        if all.is_empty() { 0..0 } else { all }
+    }
 }
 
-/// Attention of the query heads that share one KV head, for one query position.
+/// What the queries that share one KV head look at, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'x> {
-    /// `[group][dim_k]`, already rotated.
-    pub q: &'x [f32],
     /// The cache.
     pub kv: KvBlocks<'x>,
     /// Factor of the scores, usually `1 / sqrt(dim_k)`.
@@ -188,9 +199,15 @@ pub struct Attention<'x> {
     pub softcap: f32,
 }
 
-/// Floats of scratch memory of [`attend_chunk`] for a group of `group` query heads.
-pub const fn attention_scratch(group: usize) -> usize {
-    let together = if group < GROUP { group } else { GROUP };
+/// How many queries of `group` heads each walk through a chunk together at best: what is read of it serves all of them.
+pub const fn queries_together(group: usize) -> usize {
+    let queries = TOGETHER / if group == 0 { 1 } else { group };
+    if queries == 0 { 1 } else { queries }
+}
+
+/// Floats of scratch memory of [`attend_chunk`] for `heads` query heads, those of all its queries.
+pub const fn attention_scratch(heads: usize) -> usize {
+    let together = if heads < TOGETHER { heads } else { TOGETHER };
     together * ATTENTION_CHUNK
 }
 
@@ -199,33 +216,46 @@ pub const fn attention_partial(dim_v: usize) -> usize {
     dim_v.saturating_add(2)
 }
 
-/// The partial of one chunk for a group of query heads, to `[group]{ sums: [dim_v], max, sum }`.
+/// The partials of one chunk for some queries, to `[query][group]{ sums: [dim_v], max, sum }`.
 ///
-/// Heads are those that `q` and `partial` have room for, positions those that the cache holds. A chunk of which nothing
-/// is seen has sums of 0 and a maximum of -inf. `scratch` holds [`attention_scratch`] floats; with less the result is
-/// the same, later, and with less than those of one head nothing is written.
+/// `q: [query][group][dim_k]` holds the query heads, already rotated, and is rounded to what the scores are computed
+/// from; `spans` tells what each query sees of the chunk, all from one first block on. Heads are those that `q` and
+/// `partial` have room for, positions those that the cache holds. A chunk of which nothing is seen has sums of 0 and a
+/// maximum of -inf. `scratch` holds [`attention_scratch`] floats; with less the result is the same, later, and with less
+/// than those of one head nothing is written. The results of a query do not depend on the others.
 pub fn attend_chunk(
     kernels: &Kernels,
     args: &Attention<'_>,
-    span: &Span,
+    q: &mut [f32],
+    spans: &mut [Span],
     partial: &mut [f32],
     scratch: &mut [f32],
 ) {
     let KvBlocks { types, dim_k, dim_v, .. } = args.kv;
     let scores = scratch.as_chunks_mut::<ATTENTION_CHUNK>().0;
-    let together = scores.len().min(GROUP);
-    if dim_k == 0 || together == 0 {
+    let Some(group) = q.len().checked_div(dim_k).and_then(|heads| heads.checked_div(spans.len())) else {
+        return;
+    };
+    let together = (scores.len().min(TOGETHER)).checked_div(group).unwrap_or(0);
+    if group == 0 || scores.is_empty() {
         return;
     }
-    let span = span.within(args.kv.pages.len());
-    let queries = args.q.chunks(dim_k.saturating_mul(together).max(1));
-    let partials = partial.chunks_mut(attention_partial(dim_v).saturating_mul(together).max(1));
-    for (q, partial) in queries.zip(partials) {
-        let heads = q.len() / dim_k;
-        let Some(scores) = scores.get_mut(..heads) else { return };
-        types.keys.of(&kernels.attention_scores)(q, &args.kv, &span, args.scale, scores);
-        (kernels.attention_softmax)(args.softcap, &span, scores, dim_v, partial);
-        types.values.of(&kernels.attention_values)(scores, &args.kv, &span, partial);
+    spans.iter_mut().for_each(|span| span.cut(args.kv.pages.len()));
+    // As many queries at once as there is room for, or a part of the heads of one.
+    let heads = if together > 0 { together * group } else { scores.len().min(TOGETHER) };
+    let one = attention_partial(dim_v);
+    let queries = q.chunks_mut(dim_k.saturating_mul(group * together.max(1)).max(1));
+    let partials = partial.chunks_mut(one.saturating_mul(group * together.max(1)).max(1));
+    for ((q, partial), spans) in queries.zip(partials).zip(spans.chunks(together.max(1))) {
+        let parts = q
+            .chunks_mut(dim_k.saturating_mul(heads).max(1))
+            .zip(partial.chunks_mut(one.saturating_mul(heads).max(1)));
+        for (q, partial) in parts {
+            let Some(scores) = scores.get_mut(..q.len() / dim_k.max(1)) else { return };
+            types.keys.of(&kernels.attention_scores)(q, &args.kv, spans, args.scale, scores);
+            (kernels.attention_softmax)(args.softcap, spans, scores, dim_v, partial);
+            types.values.of(&kernels.attention_values)(scores, &args.kv, spans, partial);
+        }
     }
 }
 

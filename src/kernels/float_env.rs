@@ -73,8 +73,8 @@ mod tests {
         let data: &[u8] = bytemuck::cast_slice(&data);
         for types in KvType::ALL.map(KvTypes::from) {
             let kv = KvBlocks { data, pages: &[0, 1, 2], stride: 256, types, dim_k: 2, dim_v: 2 };
-            let args = Attention { q: &y[..4], kv, scale: 1e4, softcap: 0.0 };
-            out.extend(attend(table, &args, 0..40));
+            let args = Attention { kv, scale: 1e4, softcap: 0.0 };
+            out.extend(attend(table, &y[..4], &args, 0..40));
         }
         out.iter().map(|x| x.to_bits()).collect()
     }

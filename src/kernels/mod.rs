@@ -36,8 +36,8 @@ mod aarch64;
 mod x86;
 
 pub use attention::{
-    ATTENTION_CHUNK, Attention, ChunkScores, KV_BLOCK, KvBlocks, KvType, KvTypes, Span, attend_chunk,
-    attention_finish, attention_partial, attention_scratch, store_position,
+    ATTENTION_CHUNK, Attention, ChunkScores, KV_BLOCK, KvBlocks, KvType, KvTypes, Span, TOGETHER,
+    attend_chunk, attention_finish, attention_partial, attention_scratch, queries_together, store_position,
 };
 pub use float_env::FloatEnv;
 
@@ -88,12 +88,13 @@ pub enum RopePairs {
 /// same, later.
 pub type Linear = fn(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, scratch: &mut [f32]);
 
-/// Scores of the query heads of a group in one chunk; see [`Kernels::attention_scores`].
+/// Scores of query heads in one chunk; see [`Kernels::attention_scores`].
 pub type AttentionScores =
-    fn(q: &[f32], kv: &KvBlocks<'_>, span: &Span, scale: f32, scores: &mut [ChunkScores]);
+    fn(q: &mut [f32], kv: &KvBlocks<'_>, spans: &[Span], scale: f32, scores: &mut [ChunkScores]);
 
 /// Values of one chunk, summed up by their exponentials; see [`Kernels::attention_values`].
-pub type AttentionValues = fn(scores: &[ChunkScores], kv: &KvBlocks<'_>, span: &Span, partial: &mut [f32]);
+pub type AttentionValues =
+    fn(scores: &mut [ChunkScores], kv: &KvBlocks<'_>, spans: &[Span], partial: &mut [f32]);
 
 /// One implementation of every kernel. All functions are total: lengths that do not fit give fewer results, never a
 /// panic.
@@ -126,15 +127,21 @@ pub struct Kernels {
     /// Rotates the first `2 * cos.len()` values of one head.
     pub rope: fn(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]),
     /// Scores of one chunk, by [`KvType::index`] of the keys: `(sum_d q[d] k[d][p]) * scale`, for the heads that `q`,
-    /// of `[group][dim_k]`, and `scores` have room for, in all positions of the blocks of which something is seen. One
-    /// accumulator a position with `d` ascending; for Q8_0 one for 32 numbers, then `acc += that * scale_of_32`.
+    /// of `[heads][dim_k]`, and `scores` have room for, in all positions of the blocks of which something is seen by
+    /// any of them. One accumulator a position with `d` ascending; for Q8_0 one for 32 numbers, then
+    /// `acc += that * scale_of_32`.
+    ///
+    /// Heads belong to the queries of `spans`, the same number to each; the spans are of one chunk. But for F32 `q` is
+    /// rounded to 13 significant bits first, so that its products with keys, of 11 bits at most, are exact; what is
+    /// below 2^-100 becomes 0, and what is not below 2^100 infinite.
     pub attention_scores: [AttentionScores; KvType::ALL.len()],
     /// Turns the scores of one chunk into exponentials: the cap, then `e = exp(score - max)`, and an exact 0 where
     /// nothing is seen. Writes maximum and sum of each head to its partial.
     pub attention_softmax:
-        fn(softcap: f32, span: &Span, scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]),
+        fn(softcap: f32, spans: &[Span], scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]),
     /// Weighted sums of the values of one chunk, by [`KvType::index`] of the values, to the partials:
-    /// `sum_p e[p] v[p][d]` with `p` ascending; for Q8_0 the weight is `e[p] * scale_of_32`.
+    /// `sum_p e[p] v[p][d]` with `p` ascending; for Q8_0 the weight is `e[p] * scale_of_32`. But for F32 the weights are
+    /// rounded as the queries are for the scores.
     pub attention_values: [AttentionValues; KvType::ALL.len()],
     /// Merges the partials of a later chunk into those of the chunks before it: `max = larger(m, mc)`, sums and values
     /// `a * exp(m - max) + ac * exp(mc - max)`.

@@ -96,13 +96,14 @@ fn number(kind: KvType, block: &[u8], dim: usize, at: usize, scale: (usize, usiz
 }
 
 /// The results of a group of heads, chunk by chunk.
-pub(super) fn attend(table: &Kernels, args: &Attention<'_>, seen: Range<usize>) -> Vec<f32> {
-    let (group, dim_v) = (args.q.len() / args.kv.dim_k, args.kv.dim_v);
+pub(super) fn attend(table: &Kernels, q: &[f32], args: &Attention<'_>, seen: Range<usize>) -> Vec<f32> {
+    let mut q = q.to_vec();
+    let (group, dim_v) = (q.len() / args.kv.dim_k, args.kv.dim_v);
     let mut scratch = vec![f32::NAN; attention_scratch(group)];
     let mut running = vec![f32::NAN; group * attention_partial(dim_v)];
     for chunk in Span::chunks(&seen) {
         let mut partial = vec![f32::NAN; running.len()];
-        attend_chunk(table, args, &Span::of_chunk(chunk, &seen), &mut partial, &mut scratch);
+        attend_chunk(table, args, &mut q, &mut [Span::of_chunk(chunk, &seen)], &mut partial, &mut scratch);
         if chunk == Span::chunks(&seen).start {
             running = partial;
         } else {
@@ -125,6 +126,7 @@ pub(super) const RANGES: [(usize, usize); 10] =
 pub(super) fn battery(table: &Kernels) {
     entries_equal_scalar(table);
     attention_equals_scalar(table);
+    queries_together_equal_queries_alone(table);
     any_numbers_are_stored_alike(table);
     attention_survives_any_cache(table);
 }
@@ -143,13 +145,14 @@ fn entries_equal_scalar(table: &Kernels) {
                 let group = 1 + round % 9;
                 let span = Span { first_block: round % 4, seen };
                 let (q, softcap) = (rng.units(group * dim_k, 2.0), (round % 2) as f32 * 3.0);
+                let spans = [span.clone()];
                 let run = |t: &Kernels| {
                     let mut scores = vec![[-9.0; ATTENTION_CHUNK]; group];
                     let mut partial = vec![7.0; group * attention_partial(dim_v) + 1];
-                    (t.attention_scores[types.keys.index()])(&q, &kv, &span, 0.7, &mut scores);
+                    (t.attention_scores[types.keys.index()])(&mut q.clone(), &kv, &spans, 0.7, &mut scores);
                     let before = scores.clone();
-                    (t.attention_softmax)(softcap, &span, &mut scores, dim_v, &mut partial);
-                    (t.attention_values[types.values.index()])(&scores, &kv, &span, &mut partial);
+                    (t.attention_softmax)(softcap, &spans, &mut scores, dim_v, &mut partial);
+                    (t.attention_values[types.values.index()])(&mut scores, &kv, &spans, &mut partial);
                     let mut merged = partial.clone();
                     merged.iter_mut().for_each(|x| *x *= 0.75);
                     (t.attention_merge)(dim_v, &mut merged, &partial);
@@ -183,13 +186,48 @@ fn attention_equals_scalar(table: &Kernels) {
                 let q = rng.units(group * dims.0, 2.0);
                 for (first, end) in RANGES {
                     let softcap = if end % 2 == 0 { 0.0 } else { 5.0 };
-                    let args = Attention { q: &q, kv: cache.kv(), scale: 0.7, softcap };
-                    let expected = attend(&SCALAR, &args, first..end);
+                    let args = Attention { kv: cache.kv(), scale: 0.7, softcap };
+                    let expected = attend(&SCALAR, &q, &args, first..end);
                     assert!(expected.iter().all(|x| x.is_finite()));
-                    same("attention", &attend(table, &args, first..end), &expected);
+                    same("attention", &attend(table, &q, &args, first..end), &expected);
                     // A head's result does not depend on which heads it is computed with.
                     for (q, expected) in q.chunks_exact(dims.0).zip(expected.chunks_exact(dims.1)) {
-                        same("alone", &attend(table, &Attention { q, ..args }, first..end), expected);
+                        same("alone", &attend(table, q, &args, first..end), expected);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Queries that walk through a chunk together, whatever each of them sees of it.
+fn queries_together_equal_queries_alone(table: &Kernels) {
+    let mut rng = Rng(14);
+    for (turn, dims) in DIMS.into_iter().enumerate() {
+        for types in all_types() {
+            let cache = Cache::new(&mut rng, table, 600, dims, types);
+            let args = Attention { kv: cache.kv(), scale: 0.7, softcap: (turn % 2) as f32 * 5.0 };
+            for queries in 1..=TOGETHER {
+                let group = 1 + rng.below(4);
+                let one = group * attention_partial(dims.1);
+                let q = rng.units(queries * group * dims.0, 2.0);
+                let ends: Vec<_> = (0..queries).map(|_| (rng.below(256), rng.below(256))).collect();
+                // As in prompts, one position more each time; or with a window; or anything.
+                for kind in 0..3 {
+                    let span = |i: usize| match kind {
+                        0 => Span { first_block: 16, seen: 0..ends[0].1 + i },
+                        1 => Span { first_block: 16, seen: (ends[0].0 / 2 + i)..ends[0].0 + i + 1 },
+                        _ => Span { first_block: 16, seen: ends[i].0..ends[i].1 },
+                    };
+                    let mut spans: Vec<_> = (0..queries).map(span).collect();
+                    let mut partial = vec![f32::NAN; queries * one];
+                    let mut scratch = vec![f32::NAN; attention_scratch(queries * group)];
+                    attend_chunk(table, &args, &mut q.clone(), &mut spans, &mut partial, &mut scratch);
+                    for (i, (got, q)) in partial.chunks(one).zip(q.chunks(group * dims.0)).enumerate() {
+                        let mut alone = vec![f32::NAN; one];
+                        let spans = &mut [span(i)];
+                        attend_chunk(&SCALAR, &args, &mut q.to_vec(), spans, &mut alone, &mut scratch);
+                        same("together", got, &alone);
                     }
                 }
             }
@@ -229,9 +267,9 @@ fn any_numbers_are_stored_alike(table: &Kernels) {
             let expected = Cache::filled(&SCALAR, 80, dims, types, |p| rows[p].clone());
             let q = rng.units(3 * dims.0, 2.0);
             for first in [0, 33, 64] {
-                let args = Attention { q: &q, kv: cache.kv(), scale: 0.7, softcap: 0.0 };
+                let args = Attention { kv: cache.kv(), scale: 0.7, softcap: 0.0 };
                 let wanted = Attention { kv: expected.kv(), ..args };
-                same("odd", &attend(table, &args, first..80), &attend(&SCALAR, &wanted, first..80));
+                same("odd", &attend(table, &q, &args, first..80), &attend(&SCALAR, &q, &wanted, first..80));
             }
             for (p, (given_k, given_v)) in rows.iter().enumerate() {
                 let ((got_k, got_v), (k, v)) = (cache.stored(p), expected.stored(p));
@@ -270,30 +308,47 @@ fn attention_survives_any_cache(table: &Kernels) {
                 {
                     let pages = [7, 3, 3, 0, u32::MAX, 19, 1 << 20, 18, 20];
                     let kv = KvBlocks { data, pages: &pages, stride, types, dim_k, dim_v };
-                    let args = Attention { q: &q, kv, scale: 1e-4, softcap: 0.0 };
-                    same("any", &attend(table, &args, first..end), &attend(&SCALAR, &args, first..end));
+                    let args = Attention { kv, scale: 1e-4, softcap: 0.0 };
+                    same(
+                        "any",
+                        &attend(table, &q, &args, first..end),
+                        &attend(&SCALAR, &q, &args, first..end),
+                    );
                     let cut = KvBlocks { data: &data[..data.len().min(stride * 2 + 1)], ..kv };
                     let args = Attention { kv: cut, ..args };
-                    same("cut", &attend(table, &args, first..end), &attend(&SCALAR, &args, first..end));
+                    same(
+                        "cut",
+                        &attend(table, &q, &args, first..end),
+                        &attend(&SCALAR, &q, &args, first..end),
+                    );
                 }
             }
         }
     }
 }
 
-/// A cache of floats gives the same bits as one of f16 numbers when it holds the same numbers.
+/// A cache of floats gives the same bits as one of f16 numbers when it holds the same numbers, and queries and weights
+/// need no rounding: a single position weighs exactly 1.
 #[test]
 fn float_cache_equals_half_cache() {
     let mut rng = Rng(9);
     for dims in DIMS {
         let half = Cache::new(&mut rng, &SCALAR, 523, dims, KvType::F16.into());
         let float = Cache::filled(&SCALAR, 523, dims, KvType::F32.into(), |p| half.stored(p));
-        let q = rng.units(3 * dims.0, 2.0);
+        let q: Vec<f32> = rng.units(3 * dims.0, 2.0).into_iter().map(super::vector::short).collect();
+        let float = Attention { kv: float.kv(), scale: 0.7, softcap: 0.0 };
+        let half = Attention { kv: half.kv(), ..float };
         for (first, end) in RANGES {
-            let seen = first..end.min(523);
-            let args = Attention { q: &q, kv: float.kv(), scale: 0.7, softcap: 0.0 };
-            let expected = attend(&SCALAR, &Attention { kv: half.kv(), ..args }, seen.clone());
-            same("floats", &attend(&SCALAR, &args, seen), &expected);
+            let spans = [Span::of_chunk(0, &(first..end))];
+            let scores = |args: &Attention<'_>| {
+                let mut scores = vec![[0.0; ATTENTION_CHUNK]; 3];
+                let kernel = args.kv.types.keys.of(&SCALAR.attention_scores);
+                kernel(&mut q.clone(), &args.kv, &spans, args.scale, &mut scores);
+                scores.into_flattened()
+            };
+            same("scores", &scores(&float), &scores(&half));
+            let seen = first..first + 1;
+            same("floats", &attend(&SCALAR, &q, &float, seen.clone()), &attend(&SCALAR, &q, &half, seen));
         }
     }
 }
@@ -306,11 +361,11 @@ fn bits_of_q8_0_are_pinned() {
         let cache = Cache::new(&mut rng, &SCALAR, 700, (64, 80), types);
         let q = rng.units(3 * 64, 2.0);
         for (first, end) in RANGES {
-            let args = Attention { q: &q, kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
-            digest.floats(&attend(&SCALAR, &args, first..end));
+            let args = Attention { kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
+            digest.floats(&attend(&SCALAR, &q, &args, first..end));
         }
     }
-    assert_eq!(digest.0, 0x39cb_6aeb_3841_204c, "{:#018x}", digest.0);
+    assert_eq!(digest.0, 0x1a7a_05d1_5a9f_f02d, "{:#018x}", digest.0);
 }
 
 /// The most that a number of a block with this peak is changed by: half a step, and what rounding the step to f16 takes
@@ -381,13 +436,17 @@ fn attention_matches_f64() {
                 let softcap = if first % 2 == 0 { 0.0 } else { 5.0 };
                 let q = rng.units(2 * dims.0, 2.0);
                 let scale = 1.0 / (dims.0 as f32).sqrt();
-                let args = Attention { q: &q, kv: cache.kv(), scale, softcap };
-                let got = attend(&SCALAR, &args, first..end);
+                let args = Attention { kv: cache.kv(), scale, softcap };
+                let got = attend(&SCALAR, &q, &args, first..end);
                 for (q, got) in q.chunks_exact(dims.0).zip(got.chunks_exact(dims.1)) {
                     // A score below 2 sqrt(d) is off by d roundings and those of the scales, a value of about 1 by two a
                     // position.
                     let score_error = 2.0 * (dims.0 as f64).sqrt() * (dims.0 as f64 * 1.04 + 10.0) * U;
+                    // But for F32, queries and weights of 13 bits are off by up to 2^-13 on top.
+                    let short = |kind| if kind == KvType::F32 { 0.0 } else { 2f64.powi(-13) };
+                    let score_error = score_error + 2.0 * (dims.0 as f64).sqrt() * short(types.keys);
                     let bound = 2.02 * score_error + (2.0 * (end - first) as f64 + 40.0) * U;
+                    let bound = bound + 2.0 * short(types.values);
                     let wanted = exact(q, (&k, &v), first..end, scale, softcap);
                     for (got, wanted) in got.iter().zip(wanted) {
                         close("attention", *got, wanted, bound);
@@ -421,10 +480,37 @@ fn a_chunk_without_weight_changes_nothing() {
                     let k = if p / 256 == chunk { f32::NEG_INFINITY } else { 0.0 };
                     (vec![k], vec![(p / 256) as f32 * 127.0])
                 });
-                let args = Attention { q: &[1.0], kv: cache.kv(), scale: 1.0, softcap: 0.0 };
-                assert_eq!(attend(&SCALAR, &args, 0..768), [(3 - chunk) as f32 / 2.0 * 127.0]);
-                assert!(attend(&SCALAR, &args, 256 * chunk..256 * chunk + 9)[0].is_nan());
+                let args = Attention { kv: cache.kv(), scale: 1.0, softcap: 0.0 };
+                assert_eq!(attend(&SCALAR, &[1.0], &args, 0..768), [(3 - chunk) as f32 / 2.0 * 127.0]);
+                assert!(attend(&SCALAR, &[1.0], &args, 256 * chunk..256 * chunk + 9)[0].is_nan());
             }
+        }
+    }
+}
+
+/// What is exact needs no rounding, so a fused product and sum is the same as both one after the other.
+#[test]
+fn short_numbers_have_exact_products() {
+    let exact = |a: f32, b: f32| a as f64 * b as f64 == (a * b) as f64;
+    let mut rng = Rng(15);
+    for _ in 0..200_000 {
+        let x = f32::from_bits(rng.next() as u32);
+        let short = super::vector::short(x);
+        assert!(
+            short.is_nan() == x.is_nan()
+                && (short.is_nan() || short.is_sign_negative() == x.is_sign_negative())
+        );
+        assert!(super::vector::short(short).to_bits() == short.to_bits() || short.is_nan());
+        if x.abs() >= 2f32.powi(100) {
+            assert!(!short.is_finite());
+        } else if x.abs() < 2f32.powi(-100) {
+            assert_eq!(short, 0.0);
+        } else if x.is_finite() {
+            assert!((short as f64 - x as f64).abs() <= (x as f64).abs() * 2f64.powi(-13));
+        }
+        if short.is_finite() {
+            let half = super::vector::widen(rng.next() as u16 & 0xfbff);
+            assert!(exact(short, half) && exact(short, rng.next() as i8 as f32), "{short:e}");
         }
     }
 }
@@ -482,14 +568,17 @@ fn attention_with_lengths_that_do_not_fit_does_less() {
             [(usize::MAX, usize::MAX), (usize::MAX, 0), (0, 5), (1, usize::MAX), (7, usize::MAX - 2)]
         {
             let kv = KvBlocks { dim_k, dim_v, ..kv };
-            let args = Attention { q: &long, kv, scale: 1.0, softcap: 0.0 };
+            let args = Attention { kv, scale: 1.0, softcap: 0.0 };
+            let mut q = long;
             for span in [Span { first_block: 0, seen: 0..9 }, Span::of_chunk(usize::MAX, &(0..usize::MAX))] {
+                let mut spans = [span.clone(), span];
                 if dim_v > 5 {
-                    attend_chunk(&SCALAR, &args, &span, &mut partial, &mut [0.0; 512]);
+                    attend_chunk(&SCALAR, &args, &mut q, &mut spans, &mut partial, &mut [0.0; 512]);
                     assert_eq!(partial, [1.0; 9], "no head fits");
                 }
-                attend_chunk(&SCALAR, &args, &span, &mut [0.0; 9], &mut [0.0; 512]);
-                attend_chunk(&SCALAR, &args, &span, &mut [0.0; 9], &mut [0.0; 200]);
+                attend_chunk(&SCALAR, &args, &mut q, &mut spans, &mut [0.0; 9], &mut [0.0; 512]);
+                attend_chunk(&SCALAR, &args, &mut q, &mut [], &mut [0.0; 9], &mut [0.0; 512]);
+                attend_chunk(&SCALAR, &args, &mut q, &mut spans, &mut [0.0; 9], &mut [0.0; 200]);
                 (SCALAR.attention_merge)(dim_v, &mut [0.0; 9], &[0.0; 5]);
                 attention_finish(dim_v, &[0.0; 9], &mut [0.0; 3]);
             }
@@ -497,13 +586,14 @@ fn attention_with_lengths_that_do_not_fit_does_less() {
     }
     // Memory for one head, of which two are there.
     let cache = Cache::new(&mut Rng(13), &SCALAR, 40, (3, 2), KvType::F16.into());
-    let args = Attention { q: &long[..6], kv: cache.kv(), scale: 1.0, softcap: 0.0 };
-    let span = Span::of_chunk(0, &(0..40));
+    let args = Attention { kv: cache.kv(), scale: 1.0, softcap: 0.0 };
+    let (mut q, mut spans) = ([1.0; 6], [Span::of_chunk(0, &(0..40))]);
     let (mut few, mut enough) = ([0.0; 8], [0.0; 8]);
-    attend_chunk(&SCALAR, &args, &span, &mut few, &mut [0.0; ATTENTION_CHUNK]);
-    attend_chunk(&SCALAR, &args, &span, &mut enough, &mut [0.0; 2 * ATTENTION_CHUNK]);
+    attend_chunk(&SCALAR, &args, &mut q, &mut spans, &mut few, &mut [0.0; ATTENTION_CHUNK]);
+    attend_chunk(&SCALAR, &args, &mut q, &mut spans, &mut enough, &mut [0.0; 2 * ATTENTION_CHUNK]);
     assert!(few == enough && few[0] != 0.0);
     // A chunk behind the end of the cache.
-    attend_chunk(&SCALAR, &args, &Span::of_chunk(1, &(0..512)), &mut few, &mut [0.0; ATTENTION_CHUNK]);
+    spans = [Span::of_chunk(1, &(0..512))];
+    attend_chunk(&SCALAR, &args, &mut q, &mut spans, &mut few, &mut [0.0; ATTENTION_CHUNK]);
     assert_eq!(few, [0.0, 0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0, f32::NEG_INFINITY, 0.0]);
 }

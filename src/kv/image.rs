@@ -142,16 +142,17 @@ mod tests {
     /// What a query sees of the first positions of a page, in every layer and head.
     fn seen(cache: &KvCache<'_>, page: u32, valid: usize) -> Vec<u32> {
         let shape = cache.shape();
-        let q: Vec<f32> = (0..shape.dim_k).map(|d| (d as f32 * 0.7).sin()).collect();
+        let mut q: Vec<f32> = (0..shape.dim_k).map(|d| (d as f32 * 0.7).sin()).collect();
         let mut bits = Vec::new();
         for layer in 0..LAYERS {
             for head in 0..HEADS {
                 let pages = [page];
                 let kv = cache.head(layer, head, &pages);
-                let args = Attention { q: &q, kv, scale: 0.3, softcap: 0.0 };
+                let args = Attention { kv, scale: 0.3, softcap: 0.0 };
                 let mut partial = vec![0.0; attention_partial(shape.dim_v)];
-                let span = Span { first_block: 0, seen: 0..valid };
-                attend_chunk(scalar(), &args, &span, &mut partial, &mut vec![0.0; attention_scratch(1)]);
+                let spans = &mut [Span { first_block: 0, seen: 0..valid }];
+                let mut scratch = vec![0.0; attention_scratch(1)];
+                attend_chunk(scalar(), &args, &mut q, spans, &mut partial, &mut scratch);
                 bits.extend(partial.iter().map(|x| x.to_bits()));
             }
         }

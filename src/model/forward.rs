@@ -486,7 +486,8 @@ impl Pass<'_, '_> {
     fn attention(&mut self, layer: usize, finish: bool, units: Range<usize>) {
         let (forward, batch, rounds, tools) = (self.forward, self.batch, self.rounds(layer), self.tools);
         let spec = forward.spec;
-        let len = self.columns() * spec.attention_width();
+        let (columns, batch_limit) = (self.columns(), self.memory.limits.batch);
+        let len = columns * spec.attention_width();
         let precision = self.memory.limits.precisions.attention_output;
         let round_to = (!forward.float(&[Role::AttnOut], layer)).then_some(precision);
         let (kind, place) = self.memory.limits.cache(spec, layer);
@@ -502,8 +503,18 @@ impl Pass<'_, '_> {
             let inputs = &mut Inputs { values: first(values, len), q8, q16 };
             return attending.finish(tools.runner(scratch, units), round_to, slots, inputs);
         }
+        // Larger jobs only where there are enough of them for all threads.
+        let together = heads.together(batch_limit);
+        let enough = columns / together * spec.kv_heads >= 4 * tools.crew.workers;
+        let together = if enough { together } else { 1 };
         rounds.each(units, |jobs| match jobs {
-            RoundJobs::Attend(round, jobs) => attending.attend(tools.runner(scratch, jobs), round, slots),
+            RoundJobs::Attend(round, jobs) => {
+                for (jobs, together) in rounds.cut(jobs, together) {
+                    if !jobs.is_empty() {
+                        attending.attend(tools.runner(scratch, jobs), round, together, slots);
+                    }
+                }
+            }
             RoundJobs::Merge(round, jobs) => attending.merge(tools.runner(scratch, jobs), round, slots),
         });
     }

@@ -232,6 +232,6 @@ fn scratch_len(spec: &ModelSpec, batch: usize, kernels: &Kernels) -> Result<usiz
     let heads = heads(spec);
     let longest = spec.embd.max(spec.attention_width()).max(spec.ff);
     let linear = times(linear::scratch(1), batch)?.checked_add((kernels.linear_scratch)(longest));
-    let most = linear.ok_or(MemError::Overflow)?.max(heads.scratch()).max(spec.embd);
+    let most = linear.ok_or(MemError::Overflow)?.max(heads.scratch(batch)).max(spec.embd);
     most.checked_next_multiple_of(16).ok_or(MemError::Overflow)
 }

@@ -3,13 +3,15 @@
 //! What a column sees is cut into *parts*, chunks of at most [`ATTENTION_CHUNK`] positions. Each part of each KV head is
 //! a job of its own, which leaves a partial result in a slot; the slots of a column are then merged in the order of the
 //! parts. A pass of many columns over a long context has fewer slots than parts: it goes in rounds, slot 0 keeping what
-//! was merged so far. None of this shows in the bits, because partials and their order depend on positions alone.
+//! was merged so far. Where there are many columns, a job takes several that see the same pages, so that what is read of
+//! the cache serves all of them. None of this shows in the bits, because partials and their order depend on positions
+//! alone.
 
 use super::norm::{Inputs, Norm, round};
 use super::{Runner, column};
 use crate::kernels::{
-    ATTENTION_CHUNK, Attention, KV_BLOCK, Kernels, KvBlocks, KvTypes, RopePairs, Span, attend_chunk,
-    attention_finish, attention_partial, attention_scratch, store_position,
+    ATTENTION_CHUNK, Attention, KV_BLOCK, Kernels, KvBlocks, KvTypes, RopePairs, Span, TOGETHER,
+    attend_chunk, attention_finish, attention_partial, attention_scratch, queries_together, store_position,
 };
 use crate::mem::split::{Chunks, Tiles};
 use crate::tensor::{BLOCK, Precision};
@@ -52,10 +54,16 @@ impl Heads<'_> {
         self.positions.get(col).map_or(0, |position| *position as usize)
     }
 
-    /// Floats of scratch memory of a worker.
-    pub fn scratch(&self) -> usize {
-        let group = self.group();
-        (group * self.dim_k + attention_scratch(group)).max(self.dim_k)
+    /// How many columns of a pass over at most `batch` one job may attend with.
+    pub fn together(&self, batch: usize) -> usize {
+        queries_together(self.group()).clamp(1, batch.max(1))
+    }
+
+    /// Floats of scratch memory of a worker, in passes over at most `batch` columns.
+    pub fn scratch(&self, batch: usize) -> usize {
+        let heads = self.together(batch) * self.group();
+        let queries = heads * (self.dim_k + attention_partial(self.dim_v));
+        (queries + attention_scratch(heads)).max(self.dim_k)
     }
 
     /// Floats of a slot: the partials of all heads of one column and part.
@@ -226,6 +234,17 @@ impl Rounds {
         }
     }
 
+    /// Jobs of a round, cut into single ones and those that attend with `together` columns each: ranges with the number
+    /// of columns of a job, in which the jobs are then counted.
+    pub fn cut(&self, jobs: Range<usize>, together: usize) -> [(Range<usize>, usize); 3] {
+        let size = (together * self.slots * self.kv_heads).max(1);
+        let (first, last) = (jobs.start.div_ceil(size), jobs.end / size);
+        if together <= 1 || first >= last {
+            return [(jobs, 1), (0..0, 1), (0..0, 1)];
+        }
+        [(jobs.start..first * size, 1), (first..last, together), (last * size..jobs.end, 1)]
+    }
+
     /// The part that a slot holds in a round; `None` for slot 0 when it holds what was merged.
     fn part(&self, round: usize, slot: usize) -> Option<usize> {
         match round {
@@ -269,32 +288,86 @@ pub struct Attending<'x> {
 }
 
 impl Attending<'_> {
-    /// Some jobs of a round, to `slots: [columns][slots][Heads::slot]`. Job `(column * slots + slot) * kv_heads + kv
-    /// head` leaves the partials of its group of query heads.
-    pub fn attend(&self, run: Runner<'_>, round: usize, slots: &mut [f32]) {
+    /// Some jobs of a round, of `together` columns each, to `slots: [columns][slots][Heads::slot]`. Job
+    /// `(column * slots + slot) * kv_heads + kv head` of one column leaves the partials of its group of query heads; jobs
+    /// of several columns are `columns / together * kv_heads + kv head`, and take all slots.
+    pub fn attend(&self, run: Runner<'_>, round: usize, together: usize, slots: &mut [f32]) {
         let (heads, kernels) = (self.heads, run.kernels());
-        let (group, width) = (heads.group(), heads.slot());
-        let norm = heads.qk_norm.as_ref().map(|(q, _)| q);
-        let partial = group * attention_partial(heads.dim_v);
-        run.run((Tiles::new(slots, width, width, partial, 1),), |job, (mut tile,), scratch| {
-            let (line, head) = (tile.first_line(), job % heads.kv_heads.max(1));
+        let width = heads.slot();
+        let partial = heads.group() * attention_partial(heads.dim_v);
+        let lines = if together > 1 { together * self.rounds.slots } else { 1 };
+        run.run((Tiles::new(slots, width, width, partial, lines),), |job, (mut tile,), scratch| {
+            let head = job % heads.kv_heads.max(1);
             let slots = self.rounds.slots.max(1);
-            let (col, slot) = (line / slots, line % slots);
-            let sight = (self.sight)(col);
-            let Some(part) = self.rounds.part(round, slot).filter(|part| *part < sight.parts()) else {
-                return;
-            };
-            let Some((q, scratch)) = scratch.split_at_mut_checked(group * heads.dim_k) else { return };
-            let (turned, pages, span) = sight.part(part);
-            let source = column(column(self.qkv, col, heads.stride()), head, q.len());
-            let dim_k = heads.dim_k.max(1);
-            for (from, to) in source.chunks_exact(dim_k).zip(q.chunks_exact_mut(dim_k)) {
-                heads.turn(kernels, norm, (col, turned), from, to);
+            let (from, first) = (tile.first_line() % slots, tile.first_line() / slots);
+            let columns = first..first + tile.lines().div_ceil(slots);
+            for slot in from..slots.min(from + tile.lines()) {
+                let mut column = columns.start;
+                while column < columns.end {
+                    let out = |column: usize, partial: &[f32]| {
+                        let line = tile.line((column - first) * slots + slot - from);
+                        line.iter_mut().zip(partial).for_each(|(line, value)| *line = *value);
+                    };
+                    let left = column..columns.end;
+                    column += self.attend_part(kernels, (round, slot, head), left, scratch, out).max(1);
+                }
             }
-            let Scores { scale, softcap } = *self.scores;
-            let args = Attention { q, kv: (self.cache)(head, pages), scale, softcap };
-            attend_chunk(kernels, &args, &span, tile.line(0), scratch);
         });
+    }
+
+    /// One part of one KV head for the first of some columns, and for those behind it that see the same pages. Gives
+    /// each column's partials to `out`, and returns the number of columns.
+    fn attend_part(
+        &self,
+        kernels: &Kernels,
+        (round, slot, head): (usize, usize, usize),
+        columns: Range<usize>,
+        scratch: &mut [f32],
+        mut out: impl FnMut(usize, &[f32]),
+    ) -> usize {
+        let heads = self.heads;
+        let (queries, partial) =
+            (heads.group() * heads.dim_k, heads.group() * attention_partial(heads.dim_v));
+        let most = columns.len().min(TOGETHER);
+        let Some((q, scratch)) = scratch.split_at_mut_checked(most * queries) else { return most };
+        let Some((partials, scratch)) = scratch.split_at_mut_checked(most * partial) else { return most };
+        let mut spans = [const { Span { first_block: 0, seen: 0..0 } }; TOGETHER];
+        let (mut count, mut shared) = (0, None);
+        for (column, q) in columns.clone().zip(q.chunks_exact_mut(queries.max(1))) {
+            let sight = (self.sight)(column);
+            let part = self.rounds.part(round, slot).filter(|part| *part < sight.parts());
+            let Some((turned, pages, span)) = part.map(|part| sight.part(part)) else { break };
+            let view = (turned, span.first_block, pages);
+            if *shared.get_or_insert(view) != view {
+                break;
+            }
+            self.queries(kernels, head, (column, turned), q);
+            if let Some(place) = spans.get_mut(count) {
+                *place = span;
+            }
+            count += 1;
+        }
+        let Some((_, _, pages)) = shared else { return 1 };
+        let Scores { scale, softcap } = *self.scores;
+        let args = Attention { kv: (self.cache)(head, pages), scale, softcap };
+        let (q, spans) = (q.get_mut(..count * queries), spans.get_mut(..count));
+        let (q, spans) = (q.unwrap_or_default(), spans.unwrap_or_default());
+        attend_chunk(kernels, &args, q, spans, partials, scratch);
+        for (column, partial) in columns.zip(partials.chunks_exact(partial.max(1))).take(count) {
+            out(column, partial);
+        }
+        count
+    }
+
+    /// The query heads of a KV head of one column, normed and rotated.
+    fn queries(&self, kernels: &Kernels, head: usize, (column, turned): (usize, bool), q: &mut [f32]) {
+        let heads = self.heads;
+        let norm = heads.qk_norm.as_ref().map(|(q, _)| q);
+        let source = super::column(super::column(self.qkv, column, heads.stride()), head, q.len());
+        let dim_k = heads.dim_k.max(1);
+        for (from, to) in source.chunks_exact(dim_k).zip(q.chunks_exact_mut(dim_k)) {
+            heads.turn(kernels, norm, (column, turned), from, to);
+        }
     }
 
     /// Merges the slots of some columns between two rounds. A job is a column.
@@ -362,6 +435,25 @@ mod tests {
                     positions.extend(span.seen.map(|position| base + position));
                 }
                 assert!(positions.iter().copied().eq(seen.clone()), "{seen:?} from block {first_block}");
+            }
+        }
+    }
+
+    #[test]
+    fn cut_jobs_are_the_same_jobs() {
+        for (columns, slots, together) in [(9, 3, 2), (8, 1, 4), (3, 2, 8), (5, 2, 1)] {
+            let rounds = Rounds::new(columns, 3, 9, columns * slots);
+            let size = rounds.slots * 3 * together;
+            for start in 0..rounds.attending() {
+                for end in start..=rounds.attending() {
+                    let mut next = start;
+                    for (jobs, columns) in rounds.cut(start..end, together) {
+                        let size = if columns > 1 { size } else { 1 };
+                        assert!(jobs.is_empty() || jobs.start * size == next);
+                        next += jobs.len() * size;
+                    }
+                    assert_eq!(next, end);
+                }
             }
         }
     }

@@ -18,38 +18,62 @@ use core::ops::Range;
 
 const _: () = assert!(ATTENTION_CHUNK.is_multiple_of(KV_BLOCK));
 
-/// How many of the heads that are left share the loads from the cache: up to 4, whose sums stay in registers.
+/// How many of the heads that are left share the loads from the cache: as many as have sums in registers, `sums` at
+/// most, in pairs where there are many.
 #[inline(always)]
-fn together(left: usize) -> usize {
-    if left < 8 && left > 4 { left.div_ceil(2) } else { left.min(4) }
+fn together(left: usize, sums: usize) -> usize {
+    match left {
+        8.. if sums >= 16 && left != 9 => 8,
+        6 | 9 if sums >= 16 => 6,
+        5..8 => left.div_ceil(2),
+        _ => left.min(4),
+    }
+}
+
+/// Head `head` of `heads` belongs to this span.
+#[inline(always)]
+fn span_of(spans: &[Span], head: usize, heads: usize) -> Option<&Span> {
+    spans.get(head / (heads / spans.len().max(1)).max(1))
 }
 
 /// Scores of a chunk; see [`super::super::Kernels::attention_scores`].
 #[inline(always)]
 pub(in crate::kernels) fn scores<L: Lanes, T: Stored>(
     lanes: L,
-    q: &[f32],
+    q: &mut [f32],
     kv: &KvBlocks<'_>,
-    span: &Span,
+    spans: &[Span],
     scale: f32,
     scores: &mut [ChunkScores],
 ) {
-    if kv.dim_k == 0 {
-        return;
-    }
-    let heads = (q.len() / kv.dim_k).min(scores.len());
+    let Some(heads) = q.len().checked_div(kv.dim_k) else { return };
+    let heads = heads.min(scores.len());
+    T::round_query(q);
+    let Some(first_block) = spans.first().map(|span| span.first_block) else { return };
+    let chunk = Chunk { kv, first_block, blocks: Span::all_blocks(spans) };
     let mut head = 0;
     while head < heads {
         let q = q.get(head * kv.dim_k..).unwrap_or_default();
         let scores = scores.get_mut(head..).unwrap_or_default();
-        match together(heads - head) {
-            4 => scores_of_heads::<L, T, 4>(lanes, q, kv, span, scale, scores),
-            3 => scores_of_heads::<L, T, 3>(lanes, q, kv, span, scale, scores),
-            2 => scores_of_heads::<L, T, 2>(lanes, q, kv, span, scale, scores),
-            _ => scores_of_heads::<L, T, 1>(lanes, q, kv, span, scale, scores),
+        let together = together(heads - head, L::SUMS);
+        match together {
+            8 => scores_of_heads::<L, T, 8>(lanes, q, &chunk, scale, scores),
+            6 => scores_of_heads::<L, T, 6>(lanes, q, &chunk, scale, scores),
+            4 => scores_of_heads::<L, T, 4>(lanes, q, &chunk, scale, scores),
+            3 => scores_of_heads::<L, T, 3>(lanes, q, &chunk, scale, scores),
+            2 => scores_of_heads::<L, T, 2>(lanes, q, &chunk, scale, scores),
+            _ => scores_of_heads::<L, T, 1>(lanes, q, &chunk, scale, scores),
         }
-        head += together(heads - head);
+        head += together;
     }
+}
+
+/// The blocks of a chunk that some queries look at.
+struct Chunk<'x> {
+    kv: &'x KvBlocks<'x>,
+    first_block: usize,
+    /// Counted from the chunk's first.
+    blocks: Range<usize>,
 }
 
 /// Scores of the first `N` heads.
@@ -57,44 +81,46 @@ pub(in crate::kernels) fn scores<L: Lanes, T: Stored>(
 fn scores_of_heads<L: Lanes, T: Stored, const N: usize>(
     lanes: L,
     q: &[f32],
-    kv: &KvBlocks<'_>,
-    span: &Span,
+    chunk: &Chunk<'_>,
     scale: f32,
     scores: &mut [ChunkScores],
 ) {
+    if N > 4 && L::SUMS < 16 {
+        // Never asked for, and not to be compiled.
+        return;
+    }
     let Some(scores) = scores.first_chunk_mut::<N>() else { return };
     let mut rows: [&[f32]; N] = [&[]; N];
-    for (row, q) in rows.iter_mut().zip(q.chunks_exact(kv.dim_k)) {
+    for (row, q) in rows.iter_mut().zip(q.chunks_exact(chunk.kv.dim_k)) {
         *row = q;
     }
-    let mut blocks = span.blocks().0;
+    let mut blocks = chunk.blocks.clone();
     // Several blocks at once, as far as their sums fit the registers, then those that are left.
     if L::SUMS / N >= 4 {
-        scores_of_blocks::<L, T, N, 4>(lanes, &rows, kv, span, scale, scores, &mut blocks);
+        scores_of_blocks::<L, T, N, 4>(lanes, &rows, chunk, scale, scores, &mut blocks);
     }
     if L::SUMS / N >= 2 {
-        scores_of_blocks::<L, T, N, 2>(lanes, &rows, kv, span, scale, scores, &mut blocks);
+        scores_of_blocks::<L, T, N, 2>(lanes, &rows, chunk, scale, scores, &mut blocks);
     }
-    scores_of_blocks::<L, T, N, 1>(lanes, &rows, kv, span, scale, scores, &mut blocks);
+    scores_of_blocks::<L, T, N, 1>(lanes, &rows, chunk, scale, scores, &mut blocks);
 }
 
 /// Takes `B` blocks at a time, as often as `blocks` has so many.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
     lanes: L,
     rows: &[&[f32]; N],
-    kv: &KvBlocks<'_>,
-    span: &Span,
+    chunk: &Chunk<'_>,
     scale: f32,
     scores: &mut [ChunkScores; N],
     blocks: &mut Range<usize>,
 ) {
-    let first = span.first_block.saturating_add(span.blocks().0.start);
+    let kv = chunk.kv;
+    let first = chunk.first_block.saturating_add(chunk.blocks.start);
     while blocks.len() >= B {
         let (mut keys, mut ahead): ([&[u8]; B], _) = ([&[]; B], [core::ptr::null(); B]);
         for b in 0..B {
-            let block = span.first_block.saturating_add(blocks.start + b);
+            let block = chunk.first_block.saturating_add(blocks.start + b);
             keys[b] = kv.keys(block);
             // Behind the last keys come the first values.
             let later = blocks.start + B < blocks.end;
@@ -117,12 +143,15 @@ fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
 #[inline(always)]
 pub(in crate::kernels) fn attention_softmax(
     softcap: f32,
-    span: &Span,
+    spans: &[Span],
     scores: &mut [ChunkScores],
     dim_v: usize,
     partial: &mut [f32],
 ) {
-    for (scores, partial) in scores.iter_mut().zip(partial.chunks_exact_mut(attention_partial(dim_v))) {
+    let heads = scores.len();
+    let partials = partial.chunks_exact_mut(attention_partial(dim_v));
+    for ((head, scores), partial) in scores.iter_mut().enumerate().zip(partials) {
+        let Some(span) = span_of(spans, head, heads) else { return };
         let (max, sum) = soften(softcap, span, scores);
         if let Some([m, l]) = partial.last_chunk_mut() {
             (*m, *l) = (max, sum);
@@ -165,47 +194,102 @@ fn soften(softcap: f32, span: &Span, scores: &mut ChunkScores) -> (f32, f32) {
 #[inline(always)]
 pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
     lanes: L,
-    scores: &[ChunkScores],
+    scores: &mut [ChunkScores],
     kv: &KvBlocks<'_>,
-    span: &Span,
+    spans: &[Span],
     partial: &mut [f32],
 ) {
     let len = attention_partial(kv.dim_v);
-    let heads = scores.len().min(partial.len() / len);
+    let all = scores.len();
+    for (head, scores) in scores.iter_mut().enumerate() {
+        let Some(span) = span_of(spans, head, all) else { return };
+        T::round_weights(scores.get_mut(span.blocks().1).unwrap_or_default());
+    }
+    let heads = all.min(partial.len() / len);
     let mut head = 0;
     while head < heads {
         let scores = scores.get(head..).unwrap_or_default();
         let partial = partial.get_mut(head * len..).unwrap_or_default();
-        match together(heads - head) {
-            4 => values_of_heads::<L, T, 4>(lanes, scores, kv, span, partial),
-            3 => values_of_heads::<L, T, 3>(lanes, scores, kv, span, partial),
-            2 => values_of_heads::<L, T, 2>(lanes, scores, kv, span, partial),
-            _ => values_of_heads::<L, T, 1>(lanes, scores, kv, span, partial),
+        let spans = |n: usize| span_of(spans, head + n, all);
+        let together = together(heads - head, L::SUMS);
+        match together {
+            8 => values_of_heads::<L, T, 8>(lanes, scores, kv, spans, partial),
+            6 => values_of_heads::<L, T, 6>(lanes, scores, kv, spans, partial),
+            4 => values_of_heads::<L, T, 4>(lanes, scores, kv, spans, partial),
+            3 => values_of_heads::<L, T, 3>(lanes, scores, kv, spans, partial),
+            2 => values_of_heads::<L, T, 2>(lanes, scores, kv, spans, partial),
+            _ => values_of_heads::<L, T, 1>(lanes, scores, kv, spans, partial),
         }
-        head += together(heads - head);
+        head += together;
+    }
+}
+
+/// What some heads see of a chunk.
+struct Sights<const N: usize> {
+    first_block: usize,
+    /// The blocks of which something is seen.
+    blocks: Range<usize>,
+    seen: [Range<usize>; N],
+}
+
+impl<const N: usize> Sights<N> {
+    /// What every head sees of a block, and what each sees behind that. Heads that begin differently share nothing.
+    #[inline(always)]
+    fn of_block(&self, block: usize) -> (Range<usize>, [Range<usize>; N]) {
+        let mut parts = [const { 0..0 }; N];
+        let (mut start, mut end, mut one_start) = (None, KV_BLOCK, true);
+        for (part, seen) in parts.iter_mut().zip(&self.seen) {
+            let inside = |at: usize| at.saturating_sub(block * KV_BLOCK).min(KV_BLOCK);
+            *part = inside(seen.start)..inside(seen.end);
+            one_start &= *start.get_or_insert(part.start) == part.start;
+            end = end.min(part.end);
+        }
+        let start = start.unwrap_or(0);
+        if !one_start || end <= start {
+            return (0..0, parts);
+        }
+        for part in &mut parts {
+            part.start = end;
+        }
+        (start..end, parts)
     }
 }
 
 /// Sums of the first `N` heads.
 #[inline(always)]
-fn values_of_heads<L: Lanes, T: Stored, const N: usize>(
+fn values_of_heads<'s, L: Lanes, T: Stored, const N: usize>(
     lanes: L,
     scores: &[ChunkScores],
     kv: &KvBlocks<'_>,
-    span: &Span,
+    spans: impl Fn(usize) -> Option<&'s Span>,
     partial: &mut [f32],
 ) {
+    if N > 4 && L::SUMS < 16 {
+        // Never asked for, and not to be compiled.
+        return;
+    }
     let Some(scores) = scores.first_chunk::<N>() else { return };
+    let mut sights = Sights { first_block: 0, blocks: 0..0, seen: [const { 0..0 }; N] };
+    for (n, seen) in sights.seen.iter_mut().enumerate() {
+        let Some(span) = spans(n) else { return };
+        let (blocks, positions) = span.blocks();
+        if !blocks.is_empty() {
+            let Range { start, end } = sights.blocks;
+            let all = if start == end { blocks } else { start.min(blocks.start)..end.max(blocks.end) };
+            sights.blocks = all;
+        }
+        (sights.first_block, *seen) = (span.first_block, positions);
+    }
     // Several strips of 16 values at once, as far as their sums fit the registers, then those that are left.
     let mut at = 0;
     if L::SUMS / N >= 4 {
-        values_of_strips::<L, T, N, 4, true>(lanes, scores, kv, span, partial, &mut at);
+        values_of_strips::<L, T, N, 4, true>(lanes, scores, kv, &sights, partial, &mut at);
     }
     if L::SUMS / N >= 2 {
-        values_of_strips::<L, T, N, 2, true>(lanes, scores, kv, span, partial, &mut at);
+        values_of_strips::<L, T, N, 2, true>(lanes, scores, kv, &sights, partial, &mut at);
     }
-    values_of_strips::<L, T, N, 1, true>(lanes, scores, kv, span, partial, &mut at);
-    values_of_strips::<L, T, N, 1, false>(lanes, scores, kv, span, partial, &mut at);
+    values_of_strips::<L, T, N, 1, true>(lanes, scores, kv, &sights, partial, &mut at);
+    values_of_strips::<L, T, N, 1, false>(lanes, scores, kv, &sights, partial, &mut at);
 }
 
 /// Takes `S` strips at a time from value `at` on, as often as there are so many, or, unless `FULL`, as long as any
@@ -215,13 +299,13 @@ fn values_of_strips<L: Lanes, T: Stored, const N: usize, const S: usize, const F
     lanes: L,
     scores: &[ChunkScores; N],
     kv: &KvBlocks<'_>,
-    span: &Span,
+    sights: &Sights<N>,
     partial: &mut [f32],
     at: &mut usize,
 ) {
     let needed = if FULL { S * LANES } else { 1 };
     while kv.dim_v.saturating_sub(*at) >= needed {
-        let sums = sum_values::<L, T, N, S, FULL>(lanes, scores, kv, span, *at);
+        let sums = sum_values::<L, T, N, S, FULL>(lanes, scores, kv, sights, *at);
         for (line, sums) in partial.chunks_exact_mut(attention_partial(kv.dim_v)).zip(&sums) {
             let line = line.get_mut(*at..kv.dim_v).unwrap_or_default();
             for (out, sum) in line.iter_mut().zip(sums.as_flattened()) {
@@ -239,21 +323,26 @@ fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: b
     lanes: L,
     scores: &[ChunkScores; N],
     kv: &KvBlocks<'_>,
-    span: &Span,
+    sights: &Sights<N>,
     at: usize,
 ) -> [[[f32; LANES]; S]; N] {
-    let (blocks, positions) = span.blocks();
     let mut sums = [[lanes.zero(); S]; N];
-    for b in blocks {
-        let from = positions.start.saturating_sub(b * KV_BLOCK);
-        let to = positions.end.saturating_sub(b * KV_BLOCK).min(KV_BLOCK);
+    for b in sights.blocks.clone() {
+        let (common, rest) = sights.of_block(b);
         let mut e = [&[0.0; LANES]; N];
         for (e, scores) in e.iter_mut().zip(scores) {
             *e = scores.as_chunks().0.get(b).unwrap_or(e);
         }
-        let block = span.first_block.saturating_add(b);
+        let block = sights.first_block.saturating_add(b);
         let ahead = kv.values(block.saturating_add(1)).as_ptr();
-        T::add::<L, N, S, FULL>(lanes, &e, (kv.values(block), ahead), (kv.dim_v, at), from..to, &mut sums);
+        let values = kv.values(block);
+        T::add::<L, N, S, FULL>(lanes, &e, (values, ahead), (kv.dim_v, at), common, &mut sums);
+        for ((rest, e), sums) in rest.into_iter().zip(e).zip(&mut sums) {
+            if !rest.is_empty() {
+                let sums = core::array::from_mut(sums);
+                T::add::<L, 1, S, FULL>(lanes, &[e], (values, ahead), (kv.dim_v, at), rest, sums);
+            }
+        }
     }
     let mut result = [[[0.0; LANES]; S]; N];
     for h in 0..N {

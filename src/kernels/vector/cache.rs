@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use super::super::KV_BLOCK;
-use super::lanes::{LANES, Lanes, narrow};
+use super::lanes::{LANES, Lanes, narrow, short};
 use crate::tensor::BLOCK;
 use crate::tensor::dequant::round_half_away;
 use bytemuck::{Pod, try_cast_slice, try_cast_slice_mut};
@@ -13,6 +13,12 @@ const _: () = assert!(KV_BLOCK == LANES && BLOCK.is_multiple_of(LANES));
 
 /// A type of cached numbers. Whatever does not fit a block is left out.
 pub(in crate::kernels) trait Stored {
+    /// Rounds queries as [`Stored::score`] wants them.
+    fn round_query(q: &mut [f32]);
+
+    /// Rounds exponentials as [`Stored::add`] wants them.
+    fn round_weights(e: &mut [f32]);
+
     /// `sum_d(q[d] k[d][p])` of the 16 positions of each of `B` blocks of keys, for `N` heads with queries of one
     /// length. As much memory from the addresses `ahead` on will be needed next.
     fn score<L: Lanes, const N: usize, const B: usize>(
@@ -41,22 +47,64 @@ pub(in crate::kernels) trait Stored {
     fn store_value(v: &[f32], line: usize, values: &mut [u8]);
 }
 
-/// A plain number of the cache.
-pub(in crate::kernels) trait Element: Pod + Default {
+/// A number of the cache.
+trait Number: Pod + Default {
+    /// Whether it is short enough for exact products with numbers of 13 bits, so that these are what it is multiplied
+    /// with.
+    const EXACT: bool;
+
     /// 16 of them as floats, exactly.
     fn widen<L: Lanes>(lanes: L, line: &[Self; LANES]) -> L::Floats;
-
-    /// The nearest one, ties to even.
-    fn narrow(x: f32) -> Self;
 }
 
 /// f16 bits.
-impl Element for u16 {
+impl Number for u16 {
+    const EXACT: bool = true;
+
     #[inline(always)]
     fn widen<L: Lanes>(lanes: L, line: &[u16; LANES]) -> L::Floats {
         lanes.widen(line)
     }
+}
 
+impl Number for f32 {
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    fn widen<L: Lanes>(lanes: L, line: &[f32; LANES]) -> L::Floats {
+        lanes.load(line)
+    }
+}
+
+impl Number for i8 {
+    const EXACT: bool = true;
+
+    #[inline(always)]
+    fn widen<L: Lanes>(lanes: L, line: &[i8; LANES]) -> L::Floats {
+        lanes.widen_bytes(line)
+    }
+}
+
+/// `sum + factor * x`, where `x` is of numbers of type `T`.
+#[inline(always)]
+fn add_product<L: Lanes, T: Number>(lanes: L, sum: L::Floats, factor: f32, x: L::Floats) -> L::Floats {
+    if T::EXACT { lanes.add_exact(sum, factor, x) } else { lanes.add(sum, lanes.scale(factor, x)) }
+}
+
+#[inline(always)]
+fn shorten(x: &mut [f32]) {
+    for x in x {
+        *x = short(*x);
+    }
+}
+
+/// A number that is stored without a scale.
+trait Element: Number {
+    /// The nearest one, ties to even.
+    fn narrow(x: f32) -> Self;
+}
+
+impl Element for u16 {
     #[inline(always)]
     fn narrow(x: f32) -> u16 {
         narrow(x)
@@ -64,11 +112,6 @@ impl Element for u16 {
 }
 
 impl Element for f32 {
-    #[inline(always)]
-    fn widen<L: Lanes>(lanes: L, line: &[f32; LANES]) -> L::Floats {
-        lanes.load(line)
-    }
-
     #[inline(always)]
     fn narrow(x: f32) -> f32 {
         x
@@ -88,6 +131,18 @@ fn numbers_mut<T: Pod>(bytes: &mut [u8]) -> &mut [T] {
 
 impl<T: Element> Stored for T {
     #[inline(always)]
+    fn round_query(q: &mut [f32]) {
+        if T::EXACT {
+            shorten(q);
+        }
+    }
+
+    #[inline(always)]
+    fn round_weights(e: &mut [f32]) {
+        Self::round_query(e);
+    }
+
+    #[inline(always)]
     fn score<L: Lanes, const N: usize, const B: usize>(
         lanes: L,
         q: &[&[f32]; N],
@@ -98,7 +153,7 @@ impl<T: Element> Stored for T {
         for b in 0..B {
             lines[b] = numbers(keys[b]).as_chunks().0;
         }
-        dots(lanes, q, lines, ahead, |line| T::widen(lanes, line))
+        dots(lanes, q, lines, ahead)
     }
 
     #[inline(always)]
@@ -112,9 +167,7 @@ impl<T: Element> Stored for T {
     ) {
         let weights = [*e; S];
         let numbers = (numbers::<T>(values), ahead.cast());
-        add_lines::<L, T, N, S, FULL>(lanes, &weights, numbers, (dim, at), seen, sums, |line| {
-            T::widen(lanes, line)
-        });
+        add_lines::<L, T, N, S, FULL>(lanes, &weights, numbers, (dim, at), seen, sums);
     }
 
     #[inline(always)]
@@ -156,6 +209,16 @@ fn parts_mut(block: &mut [u8], dim: usize) -> (&mut [i8], &mut [[u16; LANES]]) {
 
 impl Stored for Q8 {
     #[inline(always)]
+    fn round_query(q: &mut [f32]) {
+        shorten(q);
+    }
+
+    #[inline(always)]
+    fn round_weights(_: &mut [f32]) {
+        // They are rounded with the scales.
+    }
+
+    #[inline(always)]
     fn score<L: Lanes, const N: usize, const B: usize>(
         lanes: L,
         q: &[&[f32]; N],
@@ -180,7 +243,7 @@ impl Stored for Q8 {
             for b in 0..B {
                 next[b] = ahead[b].wrapping_add(first * LANES);
             }
-            let inner = dots(lanes, &rows, lines, &next, |line| lanes.widen_bytes(line));
+            let inner = dots(lanes, &rows, lines, &next);
             for h in 0..N {
                 for b in 0..B {
                     sums[h][b] = lanes.add(sums[h][b], lanes.mul(inner[h][b], scale[b]));
@@ -207,6 +270,7 @@ impl Stored for Q8 {
             let scale = lanes.widen(scale);
             for h in 0..N {
                 weights[s][h] = lanes.to_array(lanes.mul(lanes.load(e[h]), scale));
+                shorten(&mut weights[s][h]);
             }
         }
         let mut borrowed = [[&[0.0; LANES]; N]; S];
@@ -215,15 +279,8 @@ impl Stored for Q8 {
                 borrowed[s][h] = &weights[s][h];
             }
         }
-        add_lines::<L, i8, N, S, FULL>(
-            lanes,
-            &borrowed,
-            (bytes, ahead.cast()),
-            (dim, at),
-            seen,
-            sums,
-            |line| lanes.widen_bytes(line),
-        );
+        let numbers = (bytes, ahead.cast());
+        add_lines::<L, i8, N, S, FULL>(lanes, &borrowed, numbers, (dim, at), seen, sums);
     }
 
     #[inline(always)]
@@ -268,15 +325,14 @@ fn q8_scale(x: &[f32]) -> (f32, f32) {
     (d, if d == 0.0 { 0.0 } else { 1.0 / d })
 }
 
-/// `sum_d(q[d] k[d][p])` over the lines of 16 positions of `B` blocks that `widen` makes floats of, for `N` heads. A
-/// block that has fewer lines than the first counts as missing.
+/// `sum_d(q[d] k[d][p])` over the lines of 16 positions of `B` blocks, for `N` heads. A block that has fewer lines than
+/// the first counts as missing.
 #[inline(always)]
-fn dots<L: Lanes, T, const N: usize, const B: usize>(
+fn dots<L: Lanes, T: Number, const N: usize, const B: usize>(
     lanes: L,
     q: &[&[f32]; N],
     blocks: [&[[T; LANES]]; B],
     ahead: &[*const u8; B],
-    widen: impl Fn(&[T; LANES]) -> L::Floats,
 ) -> [[L::Floats; B]; N] {
     let mut sums = [[lanes.zero(); B]; N];
     let Some(count) = blocks.iter().map(|lines| lines.len()).max() else { return sums };
@@ -290,9 +346,9 @@ fn dots<L: Lanes, T, const N: usize, const B: usize>(
         // Rare: some of them are missing, and score 0.
         for b in 0..B {
             for (d, numbers) in blocks[b].iter().enumerate() {
-                let line = widen(numbers);
+                let line = T::widen(lanes, numbers);
                 for h in 0..N {
-                    sums[h][b] = lanes.add(sums[h][b], lanes.scale(rows[h][d], line));
+                    sums[h][b] = add_product::<L, T>(lanes, sums[h][b], rows[h][d], line);
                 }
             }
         }
@@ -302,13 +358,13 @@ fn dots<L: Lanes, T, const N: usize, const B: usize>(
         let mut line = [lanes.zero(); B];
         for b in 0..B {
             let Some(numbers) = blocks[b].get(d) else { break 'lines };
-            line[b] = widen(numbers);
+            line[b] = T::widen(lanes, numbers);
             lanes.prefetch(ahead[b].wrapping_add(d * size_of::<[T; LANES]>()));
         }
         for h in 0..N {
             let Some(q) = rows[h].get(d) else { break 'lines };
             for b in 0..B {
-                sums[h][b] = lanes.add(sums[h][b], lanes.scale(*q, line[b]));
+                sums[h][b] = add_product::<L, T>(lanes, sums[h][b], *q, line[b]);
             }
         }
     }
@@ -317,14 +373,13 @@ fn dots<L: Lanes, T, const N: usize, const B: usize>(
 
 /// Adds `weights[strip][head][p] v[p][d]` of the positions that are seen of a block of values, as [`Stored::add`].
 #[inline(always)]
-fn add_lines<L: Lanes, T: Copy + Default, const N: usize, const S: usize, const FULL: bool>(
+fn add_lines<L: Lanes, T: Number, const N: usize, const S: usize, const FULL: bool>(
     lanes: L,
     weights: &[[&[f32; LANES]; N]; S],
     (values, ahead): (&[T], *const T),
     (dim, at): (usize, usize),
     seen: Range<usize>,
     sums: &mut [[L::Floats; S]; N],
-    widen: impl Fn(&[T; LANES]) -> L::Floats,
 ) {
     let from = seen.start.saturating_mul(dim).saturating_add(at);
     let mut lines = values.get(from..).unwrap_or_default();
@@ -334,17 +389,17 @@ fn add_lines<L: Lanes, T: Copy + Default, const N: usize, const S: usize, const 
         if FULL {
             let Some(strips) = lines.as_chunks().0.first_chunk::<S>() else { break };
             for s in 0..S {
-                line[s] = widen(&strips[s]);
+                line[s] = T::widen(lanes, &strips[s]);
                 lanes.prefetch(ahead.wrapping_add(s * LANES).cast());
             }
         } else {
-            line[0] = widen(&head(lines, dim - at));
+            line[0] = T::widen(lanes, &head(lines, dim - at));
         }
         lines = lines.get(dim..).unwrap_or_default();
         ahead = ahead.wrapping_add(dim);
         for h in 0..N {
             for s in 0..S {
-                sums[h][s] = lanes.add(sums[h][s], lanes.scale(weights[s][h][p], line[s]));
+                sums[h][s] = add_product::<L, T>(lanes, sums[h][s], weights[s][h][p], line[s]);
             }
         }
     }

@@ -73,6 +73,12 @@ pub(in crate::kernels) trait Lanes: Copy {
     /// `a + b`. Never fused with a product.
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
 
+    /// `sum + factor * x` where no product needs rounding: fused or not, the result is the same.
+    #[inline(always)]
+    fn add_exact(self, sum: Self::Floats, factor: f32, x: Self::Floats) -> Self::Floats {
+        self.add(sum, self.scale(factor, x))
+    }
+
     /// Lane by lane.
     fn to_array(self, x: Self::Floats) -> [f32; LANES];
 
@@ -161,6 +167,24 @@ pub(in crate::kernels) fn widen(h: u16) -> f32 {
     let subnormal = f32::from_bits(size + (113 << 23)) - f32::from_bits(113 << 23);
     let bits = if exponent == 0 { subnormal.to_bits() } else { normal };
     f32::from_bits(bits | sign)
+}
+
+/// The nearest number of 13 significant bits, ties to even; less than 2^-100 becomes 0 and 2^100 or more infinite. A
+/// NaN stays one.
+///
+/// Its product with an f16 number (11 bits) or a byte is exact in 32 bits: it has 24 bits at most, and no size at which
+/// bits are lost. So a fused multiply-add gives the same as a product and a sum.
+#[inline(always)]
+pub(in crate::kernels) fn short(x: f32) -> f32 {
+    const DROPPED: u32 = 24 - 13;
+    const LEAST: u32 = (127 - 100) << 23;
+    const INFINITE: u32 = 0x7f80_0000;
+    let sign = x.to_bits() & 0x8000_0000;
+    let size = x.to_bits() & 0x7fff_ffff;
+    let nearest = (size.wrapping_add((1 << (DROPPED - 1)) - 1 + (size >> DROPPED & 1))) >> DROPPED << DROPPED;
+    let kept = if size < LEAST { 0 } else { nearest };
+    let large = if size > INFINITE { size } else { INFINITE };
+    f32::from_bits(sign | if size < (127 + 100) << 23 { kept } else { large })
 }
 
 /// A float as f16 bits, rounded to the nearest, ties to even; a NaN stays one.

@@ -18,7 +18,7 @@ pub(super) use elementwise::{activate, activate_mul, add, rope, scale, softcap};
 #[allow(unused_imports, reason = "the tables of some targets need them")]
 pub(super) use lanes::Lanes;
 #[cfg(test)]
-pub(super) use lanes::widen;
+pub(super) use lanes::{short, widen};
 pub(super) use norm::{layer_norm, log_sum_exp, rms_norm};
 pub(super) use quantize::{quantize8, quantize16};
 
@@ -37,15 +37,15 @@ macro_rules! for_vector_kernels {
             softcap(x: &mut [f32], cap: f32);
             rope(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]);
             attention_softmax(
-                softcap: f32, span: &Span, scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]
+                softcap: f32, spans: &[Span], scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]
             );
             attention_merge(dim_v: usize, running: &mut [f32], partial: &[f32]);
             log_sum_exp(x: &[f32]) -> f32;
             @attention_scores
-                (q: &[f32], kv: &KvBlocks<'_>, span: &Span, scale: f32, scores: &mut [ChunkScores])
+                (q: &mut [f32], kv: &KvBlocks<'_>, spans: &[Span], scale: f32, scores: &mut [ChunkScores])
                 [attention_scores_f16, attention_scores_f32, attention_scores_q8_0];
             @attention_values
-                (scores: &[ChunkScores], kv: &KvBlocks<'_>, span: &Span, partial: &mut [f32])
+                (scores: &mut [ChunkScores], kv: &KvBlocks<'_>, spans: &[Span], partial: &mut [f32])
                 [attention_values_f16, attention_values_f32, attention_values_q8_0];
             @store_key
                 (k: &[f32], lane: usize, keys: &mut [u8])
@@ -110,15 +110,17 @@ macro_rules! attention_bodies {
     (@scores $lanes:expr; $($name:ident: $stored:ty),*) => {$(
         #[inline(always)]
         pub(super) fn $name(
-            q: &[f32], kv: &KvBlocks<'_>, span: &Span, scale: f32, scores: &mut [ChunkScores],
+            q: &mut [f32], kv: &KvBlocks<'_>, spans: &[Span], scale: f32, scores: &mut [ChunkScores],
         ) {
-            vector::scores::<_, $stored>($lanes, q, kv, span, scale, scores);
+            vector::scores::<_, $stored>($lanes, q, kv, spans, scale, scores);
         }
     )*};
     (@values $lanes:expr; $($name:ident: $stored:ty),*) => {$(
         #[inline(always)]
-        pub(super) fn $name(scores: &[ChunkScores], kv: &KvBlocks<'_>, span: &Span, partial: &mut [f32]) {
-            vector::values::<_, $stored>($lanes, scores, kv, span, partial);
+        pub(super) fn $name(
+            scores: &mut [ChunkScores], kv: &KvBlocks<'_>, spans: &[Span], partial: &mut [f32],
+        ) {
+            vector::values::<_, $stored>($lanes, scores, kv, spans, partial);
         }
     )*};
 }

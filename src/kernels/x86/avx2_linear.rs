@@ -1,4 +1,4 @@
-//! AVX2 and F16C: eight rows side by side, no fused multiply-add.
+//! AVX2, F16C and FMA: eight rows side by side, no fused multiply-add.
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use crate::kernels::Linear;
@@ -13,13 +13,13 @@ use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
-/// The proof that the CPU has AVX2 and F16C.
+/// The proof that the CPU has AVX2, F16C and FMA.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
 impl Avx2 {
     /// # Safety
-    /// The CPU has AVX2 and F16C, and the operating system saves their registers.
+    /// The CPU has AVX2, F16C and FMA, and the operating system saves their registers.
     #[inline(always)]
     pub(super) unsafe fn new() -> Self {
         Self(())
@@ -444,8 +444,8 @@ pub(super) fn scratch(cols: usize) -> usize {
 /// As [`root`], for float weights.
 ///
 /// # Safety
-/// The CPU has AVX2 and F16C.
-#[target_feature(enable = "avx2,f16c")]
+/// The CPU has AVX2, F16C and FMA.
+#[target_feature(enable = "avx2,f16c,fma")]
 unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
     // SAFETY: the caller's promise.
     floats::linear::<Avx2, T>(unsafe { Avx2::new() }, w, x, out);
@@ -453,15 +453,15 @@ unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: 
 
 /// A layer of float weights.
 fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
-    // SAFETY: this table is only reachable when AVX2 and F16C were detected.
+    // SAFETY: this table is only reachable when AVX2, F16C and FMA were detected.
     unsafe { float_root::<T>(w, x, out) }
 }
 
 /// The root of a layer: everything is inlined here, where the instruction set is on.
 ///
 /// # Safety
-/// The CPU has AVX2 and F16C.
-#[target_feature(enable = "avx2,f16c")]
+/// The CPU has AVX2, F16C and FMA.
+#[target_feature(enable = "avx2,f16c,fma")]
 unsafe fn root<T: Weights>(
     w: &Matrix<'_>,
     x: &Activations<'_>,
@@ -479,6 +479,6 @@ fn quantised<T: Weights>(
     out: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    // SAFETY: this table is only reachable when AVX2 and F16C were detected.
+    // SAFETY: this table is only reachable when AVX2, F16C and FMA were detected.
     unsafe { root::<T>(w, x, out, scratch) }
 }

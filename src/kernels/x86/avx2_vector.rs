@@ -1,4 +1,4 @@
-//! The vector kernels, compiled for AVX2 and F16C.
+//! The vector kernels, compiled for AVX2, F16C and FMA.
 
 use super::super::vector::Lanes;
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
@@ -8,13 +8,13 @@ use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
-/// 16 lanes in two registers; a value of this type is the proof that the machine has AVX2 and F16C.
+/// 16 lanes in two registers; a value of this type is the proof that the machine has AVX2, F16C and FMA.
 #[derive(Clone, Copy)]
 struct Avx(());
 
 impl Avx {
     /// # Safety
-    /// The machine has AVX2 and F16C.
+    /// The machine has AVX2, F16C and FMA.
     #[inline(always)]
     unsafe fn new() -> Self {
         Self(())
@@ -81,6 +81,15 @@ impl Lanes for Avx {
     }
 
     #[inline(always)]
+    fn add_exact(self, sum: [__m256; 2], factor: f32, x: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has FMA.
+        unsafe {
+            let factor = _mm256_set1_ps(factor);
+            [_mm256_fmadd_ps(factor, x[0], sum[0]), _mm256_fmadd_ps(factor, x[1], sum[1])]
+        }
+    }
+
+    #[inline(always)]
     fn to_array(self, x: [__m256; 2]) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: the value proves that the machine has AVX; writes the 64 bytes of `out`, without alignment.
@@ -117,13 +126,13 @@ mod body {
     attention_bodies!(avx());
 }
 
-for_vector_kernels!(stamp_vector_kernels["avx2,f16c"]);
+for_vector_kernels!(stamp_vector_kernels["avx2,f16c,fma"]);
 
 #[cfg(test)]
 #[test]
 fn avx2_equals_scalar() {
     extern crate std;
-    if !std::is_x86_feature_detected!("avx2") || !std::is_x86_feature_detected!("f16c") {
+    if !super::features().includes(super::AVX2_NEEDS) {
         std::eprintln!("no AVX2 here: not tested");
         return;
     }

@@ -382,7 +382,7 @@ pub(super) fn scratch(cols: usize) -> usize {
 ///
 /// # Safety
 /// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
     // SAFETY: the caller's promise.
     floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out);
@@ -398,7 +398,7 @@ fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut
 ///
 /// # Safety
 /// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn root<T: Weights>(
     w: &Matrix<'_>,
     x: &Activations<'_>,

@@ -70,6 +70,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn add_exact(self, sum: __m512, factor: f32, x: __m512) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe { _mm512_fmadd_ps(_mm512_set1_ps(factor), x, sum) }
+    }
+
+    #[inline(always)]
     fn to_array(self, x: __m512) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: the value proves that the machine has AVX-512; writes the 64 bytes of `out`, without alignment.
@@ -103,7 +109,7 @@ mod body {
     attention_bodies!(avx512());
 }
 
-for_vector_kernels!(stamp_vector_kernels["avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl"]);
+for_vector_kernels!(stamp_vector_kernels["avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl"]);
 
 #[cfg(test)]
 #[test]

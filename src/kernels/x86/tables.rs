@@ -11,9 +11,10 @@ use core::arch::x86::{__cpuid, __cpuid_count, _xgetbv};
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
 /// What [`AVX2`] needs.
-pub(in crate::kernels) const AVX2_NEEDS: Features = Features { avx2: true, f16c: true, ..Features::NONE };
+pub(in crate::kernels) const AVX2_NEEDS: Features =
+    Features { avx2: true, f16c: true, fma: true, ..Features::NONE };
 
-/// AVX2 and F16C.
+/// AVX2, F16C and FMA.
 pub(in crate::kernels) const AVX2: Kernels =
     avx2_vector::kernels("avx2", avx2_linear::LINEAR, avx2_linear::scratch);
 
@@ -47,6 +48,7 @@ pub(in crate::kernels) fn features() -> Features {
     Features {
         avx2: ymm && bit(leaf7.ebx, 5),
         f16c: ymm && bit(leaf1, 29),
+        fma: ymm && bit(leaf1, 12),
         avx512,
         avx512_vnni: avx512 && bit(leaf7.ecx, 11),
         avx_vnni: ymm && bit(leaf7_1, 4),
