@@ -1,8 +1,8 @@
 //! A small pool of threads for programs without a job system of their own.
 //!
 //! [`Threads::new`] is the only place of the library that starts threads. An idle pool uses no processor time: a
-//! thread without work looks for more for a few microseconds, so that the phases of a step follow each other quickly,
-//! and then sleeps. The thread that calls [`parallel_for`](Exec::parallel_for) works itself and never waits for a helper that has not
+//! thread without work looks for more for some tens of microseconds, so that the phases of a step follow each other
+//! quickly, and then sleeps. The thread that calls [`parallel_for`](Exec::parallel_for) works itself and never waits for a helper that has not
 //! begun, so a machine with fewer processors than threads loses little.
 //!
 //! # How it works
@@ -23,14 +23,20 @@ use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 use std::{format, io};
 
 /// Most threads of a pool; also what a half of the state word can count.
 pub const MAX_THREADS: usize = 1024;
 
-/// Looks for work before a thread sleeps: a few microseconds.
-const SPINS: u32 = 100;
+/// How long a thread looks for work before it sleeps: as long as jobs of a phase may differ, so that helpers do not sleep
+/// in every phase. To wake one takes tens of microseconds, more than most phases of a step.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// The same in a pool of more threads than the machine has processors, where looking keeps others from working.
+const LITTLE_PATIENCE: Duration = Duration::from_micros(2);
+/// Looks between two at the clock.
+const SPINS: u32 = 16;
 /// After these, times to let another thread have the processor.
 const YIELDS: u32 = 4;
 
@@ -38,7 +44,7 @@ const YIELDS: u32 = 4;
 const TICKET: u32 = 1 << 16;
 const RUNNERS: u32 = TICKET - 1;
 
-type Work = *const (dyn Fn() + Sync);
+type Work = *const (dyn Fn(usize) + Sync);
 
 /// What the threads of a pool share.
 struct Shared {
@@ -48,6 +54,8 @@ struct Shared {
     work: UnsafeCell<Option<Work>>,
     /// Whether a run is going on; it owns `work` and the tickets.
     busy: AtomicBool,
+    /// How long a thread looks before it sleeps.
+    patience: Duration,
     /// Set once, when the pool ends.
     stop: AtomicBool,
     /// Helpers that sleep or are about to.
@@ -97,7 +105,10 @@ impl Threads {
     /// # Errors
     /// What the operating system says if it starts no more threads; those already started are ended.
     pub fn new(threads: usize) -> io::Result<Self> {
+        let threads = threads.clamp(1, MAX_THREADS);
+        let crowded = thread::available_parallelism().is_ok_and(|processors| threads > processors.get());
         let shared = Arc::new(Shared {
+            patience: if crowded { LITTLE_PATIENCE } else { PATIENCE },
             state: AtomicU32::new(0),
             work: UnsafeCell::new(None),
             busy: AtomicBool::new(false),
@@ -109,9 +120,9 @@ impl Threads {
             wake_run: Condvar::new(),
         });
         let mut pool = Self { shared, helpers: Vec::new() };
-        for n in 1..threads.min(MAX_THREADS) {
+        for n in 1..threads {
             let shared = Arc::clone(&pool.shared);
-            let helper = thread::Builder::new().name(format!("locutor-{n}")).spawn(move || shared.help())?;
+            let helper = thread::Builder::new().name(format!("locutor-{n}")).spawn(move || shared.help(n))?;
             pool.helpers.push(helper);
         }
         Ok(pool)
@@ -137,8 +148,12 @@ impl Exec for Threads {
 
     fn parallel_for(&self, workers: usize, n: usize, work: &(dyn Fn(usize, usize) + Sync)) {
         let (next_job, next_worker) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        self.run(workers.min(n), &|| {
-            let worker = next_worker.fetch_add(1, Ordering::Relaxed);
+        let workers = workers.min(n);
+        // With all threads asked for, each has the same number every time, so that it finds in its cache what it left
+        // there.
+        let all = workers == self.workers();
+        self.run(workers, &|thread| {
+            let worker = if all { thread } else { next_worker.fetch_add(1, Ordering::Relaxed) };
             loop {
                 let job = next_job.fetch_add(1, Ordering::Relaxed);
                 if job >= n {
@@ -151,14 +166,15 @@ impl Exec for Threads {
 }
 
 impl Threads {
-    /// Calls `work` on up to `workers` threads, on the caller's at least, and waits for all of them.
-    fn run(&self, workers: usize, work: &(dyn Fn() + Sync)) {
+    /// Calls `work` on up to `workers` threads, on the caller's at least, and waits for all of them. It is told the
+    /// thread's number, 0 for the caller.
+    fn run(&self, workers: usize, work: &(dyn Fn(usize) + Sync)) {
         let helpers = workers.saturating_sub(1).min(self.helpers.len());
         if helpers == 0 || self.shared.busy.swap(true, Ordering::Acquire) {
-            return work();
+            return work(0);
         }
         self.shared.publish(helpers as u32, self.helpers.len(), work);
-        let mine = catch_unwind(AssertUnwindSafe(work));
+        let mine = catch_unwind(AssertUnwindSafe(|| work(0)));
         self.shared.finish();
         let theirs = self.shared.guard().take();
         self.shared.busy.store(false, Ordering::Release);
@@ -175,10 +191,10 @@ impl Shared {
     }
 
     /// Begins a run: from here on helpers call `work`, until [`finish`](Self::finish).
-    fn publish(&self, tickets: u32, helpers: usize, work: &(dyn Fn() + Sync)) {
+    fn publish(&self, tickets: u32, helpers: usize, work: &(dyn Fn(usize) + Sync)) {
         // SAFETY: only the lifetime changes. `run` calls `finish` before it returns, whatever `work` does, and after
         // that nobody reads the pointer again.
-        let work = unsafe { mem::transmute::<*const (dyn Fn() + Sync + '_), Work>(work) };
+        let work = unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Work>(work) };
         // SAFETY: `busy` was taken, so no other run writes here; there is neither ticket nor runner, so no helper
         // reads. The helpers of the last run had ended before `busy` was given back.
         unsafe { *self.work.get() = Some(work) };
@@ -205,11 +221,8 @@ impl Shared {
     fn finish(&self) {
         // Acquire: what the runners that have ended wrote is seen here.
         let mut state = self.state.fetch_and(RUNNERS, Ordering::SeqCst) & RUNNERS;
-        for look in 0..SPINS + YIELDS {
-            if state == 0 {
-                break;
-            }
-            pause(look);
+        let mut wait = Wait::new(self.patience);
+        while state != 0 && wait.look() {
             state = self.state.load(Ordering::Acquire);
         }
         if state != 0 {
@@ -226,20 +239,18 @@ impl Shared {
         unsafe { *self.work.get() = None };
     }
 
-    /// The life of a helper.
-    fn help(&self) {
-        let mut looks = 0;
+    /// The life of helper `thread`.
+    fn help(&self, thread: usize) {
+        let mut wait = Wait::new(self.patience);
         while !self.stop.load(Ordering::SeqCst) {
             if self.join() {
-                self.call();
-                looks = 0;
-            } else if looks < SPINS + YIELDS {
-                pause(looks);
-                looks += 1;
+                self.call(thread);
+            } else if wait.look() {
+                continue;
             } else {
                 self.sleep();
-                looks = 0;
             }
+            wait = Wait::new(self.patience);
         }
     }
 
@@ -263,10 +274,11 @@ impl Shared {
     }
 
     /// Calls the work of the run that this runner joined, and leaves the run.
-    fn call(&self) {
+    fn call(&self, thread: usize) {
         // SAFETY: a runner: the run wrote the closure before it issued the ticket, and neither changes nor drops it
         // before this runner has left.
-        let result = catch_unwind(AssertUnwindSafe(|| unsafe { (*self.work.get()).map(|work| (*work)()) }));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| unsafe { (*self.work.get()).map(|work| (*work)(thread)) }));
         if let Err(panic) = result {
             let mut first = self.guard();
             if first.is_none() {
@@ -298,8 +310,34 @@ impl Shared {
     }
 }
 
-fn pause(look: u32) {
-    if look < SPINS { spin_loop() } else { thread::yield_now() }
+/// A thread's wait for something that others do, before it sleeps.
+struct Wait {
+    patience: Duration,
+    looks: u32,
+    /// Read after the first looks: most waits end before.
+    since: Option<Instant>,
+    yields: u32,
+}
+
+impl Wait {
+    fn new(patience: Duration) -> Self {
+        Self { patience, looks: 0, since: None, yields: 0 }
+    }
+
+    /// Lets a moment pass; false when it was enough.
+    fn look(&mut self) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        if !self.looks.is_multiple_of(SPINS) {
+            spin_loop();
+            return true;
+        }
+        if self.since.get_or_insert_with(Instant::now).elapsed() < self.patience {
+            return true;
+        }
+        self.yields += 1;
+        thread::yield_now();
+        self.yields <= YIELDS
+    }
 }
 
 #[cfg(test)]
@@ -307,7 +345,6 @@ mod tests {
     use super::*;
     use crate::exec::{CancelFlag, Crew};
     use crate::mem::split::{Chunks, for_each_job};
-    use std::time::{Duration, Instant};
     use std::vec;
 
     fn pool(threads: usize) -> Threads {
@@ -344,7 +381,7 @@ mod tests {
             // Every now and then wait for a helper, so that some join however busy the machine is.
             let company = 1 + u32::from(round % 64 == 0);
             let deadline = Instant::now() + Duration::from_secs(20);
-            pool.run(2 + (round % 7) as usize, &|| {
+            pool.run(2 + (round % 7) as usize, &|_| {
                 sum.fetch_add(round, Ordering::Relaxed);
                 calls.fetch_add(1, Ordering::Relaxed);
                 while calls.load(Ordering::Relaxed) < company && Instant::now() < deadline {
@@ -363,7 +400,7 @@ mod tests {
         // Each call waits until four are running: it hangs, and fails by the deadline, if a helper stays away.
         let running = AtomicU32::new(0);
         let deadline = Instant::now() + Duration::from_secs(20);
-        pool.run(4, &|| {
+        pool.run(4, &|_| {
             running.fetch_add(1, Ordering::SeqCst);
             while running.load(Ordering::SeqCst) < 4 && Instant::now() < deadline {
                 thread::yield_now();
@@ -377,7 +414,7 @@ mod tests {
         let pool = pool(8);
         for _ in 0..500 {
             let calls = AtomicU32::new(0);
-            pool.run(2, &|| {
+            pool.run(2, &|_| {
                 calls.fetch_add(1, Ordering::Relaxed);
                 thread::yield_now();
             });
@@ -402,7 +439,7 @@ mod tests {
     fn asks_all(pool: &Threads) {
         let running = AtomicU32::new(0);
         let deadline = Instant::now() + Duration::from_secs(20);
-        pool.run(8, &|| {
+        pool.run(8, &|_| {
             running.fetch_add(1, Ordering::SeqCst);
             while running.load(Ordering::SeqCst) < 8 && Instant::now() < deadline {
                 thread::yield_now();
@@ -416,9 +453,9 @@ mod tests {
         let pool = pool(3);
         let inner = AtomicU32::new(0);
         let outer = AtomicU32::new(0);
-        pool.run(3, &|| {
+        pool.run(3, &|_| {
             outer.fetch_add(1, Ordering::Relaxed);
-            pool.run(3, &|| {
+            pool.run(3, &|_| {
                 inner.fetch_add(1, Ordering::Relaxed);
             });
         });
@@ -429,7 +466,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..2000 {
                         let calls = AtomicU32::new(0);
-                        pool.run(3, &|| {
+                        pool.run(3, &|_| {
                             calls.fetch_add(1, Ordering::Relaxed);
                         });
                         assert!((1..=3).contains(&calls.into_inner()));
@@ -447,7 +484,7 @@ mod tests {
             let running = AtomicU32::new(0);
             let deadline = Instant::now() + Duration::from_secs(20);
             let caught = catch_unwind(AssertUnwindSafe(|| {
-                pool.run(4, &|| {
+                pool.run(4, &|_| {
                     running.fetch_add(1, Ordering::SeqCst);
                     while running.load(Ordering::SeqCst) < 4 && Instant::now() < deadline {
                         thread::yield_now();
@@ -459,7 +496,7 @@ mod tests {
             }));
             assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"thrown by work"));
             let calls = AtomicU32::new(0);
-            pool.run(4, &|| {
+            pool.run(4, &|_| {
                 calls.fetch_add(1, Ordering::Relaxed);
             });
             assert!(calls.into_inner() >= 1);
@@ -471,7 +508,7 @@ mod tests {
         for n in 0..200 {
             let pool = pool(1 + n % 9);
             for _ in 0..n % 3 {
-                pool.run(9, &|| ());
+                pool.run(9, &|_| ());
             }
             if n % 5 == 0 {
                 thread::sleep(Duration::from_micros(200));
@@ -487,7 +524,7 @@ mod tests {
         for _ in 0..20 {
             let (begun, ended) = (AtomicU32::new(0), AtomicU32::new(0));
             let deadline = Instant::now() + Duration::from_secs(20);
-            pool.run(3, &|| {
+            pool.run(3, &|_| {
                 begun.fetch_add(1, Ordering::SeqCst);
                 while begun.load(Ordering::SeqCst) < 3 && Instant::now() < deadline {
                     thread::yield_now();

@@ -177,14 +177,14 @@ impl Span {
     /// The chunk's blocks of which any of `spans` sees something, or that lie between such.
     #[inline(always)]
     pub(super) fn all_blocks(spans: &[Span]) -> Range<usize> {
-        let mut all = usize::MAX..0;
+        let (mut start, mut end) = (usize::MAX, 0);
         for span in spans {
             let (blocks, _) = span.blocks();
             if !blocks.is_empty() {
-                all = all.start.min(blocks.start)..all.end.max(blocks.end);
+                (start, end) = (start.min(blocks.start), end.max(blocks.end));
             }
         }
-        if all.is_empty() { 0..0 } else { all }
+        start.min(end)..end
     }
 }
 

@@ -260,6 +260,43 @@ impl Taken {
     }
 }
 
+/// Shares of the jobs, in one lane a thread: a thread takes those of its own lane first, so that in phase after phase it
+/// works where it has worked before, and then those that others have not begun.
+struct Lanes {
+    next: [AtomicUsize; Lanes::MOST],
+    lanes: usize,
+    shares: usize,
+}
+
+impl Lanes {
+    /// More threads than this share the last lanes.
+    const MOST: usize = 32;
+
+    fn new(threads: usize, shares: usize) -> Self {
+        let lanes = threads.clamp(1, Self::MOST);
+        Self { next: [const { AtomicUsize::new(0) }; Self::MOST], lanes, shares }
+    }
+
+    /// The first share of a lane.
+    fn start(&self, lane: usize) -> usize {
+        lane.saturating_mul(self.shares).checked_div(self.lanes).unwrap_or(0)
+    }
+
+    /// A share that nobody has taken, if there is one left.
+    fn take(&self, worker: usize) -> Option<usize> {
+        let lanes = self.next.get(..self.lanes)?;
+        let (before, behind) = lanes.split_at_checked(worker.min(self.lanes - 1))?;
+        let numbered = (before.len()..).zip(behind).chain(before.iter().enumerate());
+        for (lane, next) in numbered {
+            let share = self.start(lane).saturating_add(next.fetch_add(1, Ordering::Relaxed));
+            if share < self.start(lane + 1) {
+                return Some(share);
+            }
+        }
+        None
+    }
+}
+
 /// Runs `work(job, part, scratch)` once for every job of `jobs`, on the threads of `crew`.
 ///
 /// `scratch` is cut into pieces of `scratch_len` elements, one a thread: as many threads take part as there are
@@ -289,14 +326,15 @@ pub fn for_each_job<P: Parts, F>(
         return;
     }
     let pieces = Chunks::new(scratch, scratch_len);
-    let (shares, next, taken) = (jobs.len().min(SHARES * threads), AtomicUsize::new(0), Taken::new());
-    // The call's own number does not count: whichever it is, the next share is done, so each is done once.
-    let share = |_: usize, worker: usize| {
+    let shares = jobs.len().min(SHARES * threads);
+    let (lanes, taken) = (Lanes::new(threads, shares), Taken::new());
+    // The call's own number does not count: whichever it is, one more share is done, so each is done once.
+    let share = |worker: usize| {
         if worker >= threads || !taken.take(worker) {
-            return;
+            return true;
         }
-        let share = next.fetch_add(1, Ordering::Relaxed);
-        if share < shares {
+        let share = lanes.take(worker);
+        if let Some(share) = share {
             // SAFETY: nobody else has this worker's piece until it is free again.
             let scratch = unsafe { pieces.part(worker) };
             let at =
@@ -310,13 +348,14 @@ pub fn for_each_job<P: Parts, F>(
             }
         }
         taken.free(worker);
+        share.is_some()
     };
-    crew.exec.parallel_for(threads, shares, &share);
+    crew.exec.parallel_for(threads, shares, &|_, worker| {
+        share(worker);
+    });
     // An `Exec` may have called nothing, or less than all: what is left is done here.
-    while next.load(Ordering::Relaxed) < shares {
-        taken.free(0);
-        share(0, 0);
-    }
+    taken.free(0);
+    while share(0) {}
 }
 
 #[cfg(test)]

@@ -282,6 +282,7 @@ impl Pass<'_, '_> {
             Phase::OutNorm => self.out_norm(units),
             Phase::Qkv(_) | Phase::AttnOut(_) | Phase::FfnIn(_) | Phase::FfnOut(_) | Phase::Head => {
                 for rect in self.grid(phase).rects(units) {
+                    let rect = rect.shared(self.tools.crew.workers);
                     if rect.jobs() > 0 {
                         self.linear(phase, &rect);
                     }

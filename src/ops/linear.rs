@@ -17,6 +17,12 @@ const UNIT_WORK: usize = 50_000;
 /// Fewest rows of a unit: with less, kernels would work on rows of padding.
 const LEAST_ROWS: usize = 8;
 
+/// Fewest columns that are a job of their own: with less, turning the weights of a tile costs too much.
+const LEAST_COLUMNS: usize = 64;
+
+/// Columns of a job are a multiple of what kernels take at once.
+const COLUMNS_ALIGN: usize = 8;
+
 /// Floats of scratch memory of a worker for `columns` columns, beside the kernel's own.
 pub fn scratch(columns: usize) -> usize {
     TILE_ROWS * columns
@@ -41,6 +47,8 @@ pub struct Rect {
     pub rows: Range<usize>,
     /// Columns, that is tokens.
     pub columns: Range<usize>,
+    /// Most columns of a job.
+    job_columns: usize,
 }
 
 impl Grid {
@@ -83,6 +91,7 @@ impl Grid {
             rows: (from * self.unit_rows).min(self.rows)..(to * self.unit_rows).min(self.rows),
             columns: (first * self.unit_columns).min(self.columns)
                 ..(last * self.unit_columns).min(self.columns),
+            job_columns: usize::MAX,
         };
         let (first, last) = (units.start / across, units.end / across);
         let (begin, end) = (units.start % across, units.end % across);
@@ -97,14 +106,21 @@ impl Grid {
 }
 
 impl Rect {
-    /// Number of jobs it is cut into: tiles of [`TILE_ROWS`] rows.
+    /// The same for several threads: where there are many columns each thread gets columns of its own, the same ones in
+    /// every phase, so that little of what one thread has written is read by another.
+    pub fn shared(self, workers: usize) -> Self {
+        let columns = self.columns.len().div_ceil(workers.max(1)).next_multiple_of(COLUMNS_ALIGN);
+        Self { job_columns: if columns < LEAST_COLUMNS { usize::MAX } else { columns }, ..self }
+    }
+
+    /// Number of jobs it is cut into: tiles of [`TILE_ROWS`] rows and all columns, or those of one thread.
     pub fn jobs(&self) -> usize {
-        if self.columns.is_empty() { 0 } else { self.rows.len().div_ceil(TILE_ROWS) }
+        self.rows.len().div_ceil(TILE_ROWS) * self.columns.len().div_ceil(self.job_columns.max(1))
     }
 
     /// The tiles of this rectangle in `out: [columns][stride]`.
     fn tiles<'a>(&self, out: &'a mut [f32], stride: usize) -> Tiles<'a, f32> {
-        Tiles::new(out, stride, stride, TILE_ROWS, self.columns.len())
+        Tiles::new(out, stride, stride, TILE_ROWS, self.job_columns.min(self.columns.len()))
             .within(self.rows.clone(), self.columns.clone())
     }
 }
@@ -277,7 +293,7 @@ mod tests {
                 assert!(seen.iter().all(|times| *times == 1), "{grid:?} in steps of {step}");
             }
             let all = grid.rects(0..grid.units());
-            assert_eq!(all[1], Rect { rows: 0..rows, columns: 0..columns }, "all units are one rectangle");
+            assert_eq!((&all[1].rows, &all[1].columns), (&(0..rows), &(0..columns)), "all are one rectangle");
             assert!(grid.work() <= UNIT_WORK.max(LEAST_ROWS * k));
         }
     }
