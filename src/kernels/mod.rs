@@ -6,7 +6,7 @@
 //!
 //! # Numerics
 //! 1. A block's sum of products of integers is exact. One output has one `f32` accumulator, to which the blocks are
-//!    added with K ascending; multiply, then add, never fused (details at [`Linear`]).
+//!    added with K ascending; multiply, then add, never fused unless the product is exact (details at [`Linear`]).
 //! 2. Sums over floats use 16 virtual lanes, element `i` in lane `i % 16`, and one fixed tree: lane `l` takes lane
 //!    `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
 //! 3. Only correctly rounded operations (`+ - * /`, square root, conversions to nearest even) and the functions of
@@ -82,6 +82,8 @@ pub enum RopePairs {
 /// | Q6_K | for each half of 16 values: `acc += float(sum w q) * ((d * sc) * da)` |
 /// | F32 F16 BF16 | 16 lanes over `w * x`, K ascending in each, then the tree |
 ///
+/// With F16 the activations are those that [`Kernels::shorten`] leaves: no product needs rounding, and whether it is fused
+/// with the sum cannot be seen.
 /// Activations are taken at their word: `s` is the sum of `q`, and `q` of [`Act8`] and `hi` of [`Act16`] are not -128.
 /// Rows of the tile that the matrix does not have, columns that `x` does not have, and everything when the type of
 /// `w` or of `x` is not that of the table's entry, are left as they are. With less scratch memory the result is the
@@ -124,6 +126,9 @@ pub struct Kernels {
     pub scale: fn(x: &mut [f32], factor: f32),
     /// `x = cap * tanh(x / cap)`.
     pub softcap: fn(x: &mut [f32], cap: f32),
+    /// Rounds to 13 significant bits, ties to even; less than 2^-100 becomes 0, and 2^100 or more infinite. The product of
+    /// such a number with an f16 number or a signed byte is exact.
+    pub shorten: fn(x: &mut [f32]),
     /// Rotates the first `2 * cos.len()` values of one head.
     pub rope: fn(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]),
     /// Scores of one chunk, by [`KvType::index`] of the keys: `(sum_d q[d] k[d][p]) * scale`, for the heads that `q`,
@@ -132,8 +137,7 @@ pub struct Kernels {
     /// `acc += that * scale_of_32`.
     ///
     /// Heads belong to the queries of `spans`, the same number to each; the spans are of one chunk. But for F32 `q` is
-    /// rounded to 13 significant bits first, so that its products with keys, of 11 bits at most, are exact; what is
-    /// below 2^-100 becomes 0, and what is not below 2^100 infinite.
+    /// first rounded as by [`shorten`](Self::shorten), so that its products with keys are exact.
     pub attention_scores: [AttentionScores; KvType::ALL.len()],
     /// Turns the scores of one chunk into exponentials: the cap, then `e = exp(score - max)`, and an exact 0 where
     /// nothing is seen. Writes maximum and sum of each head to its partial.

@@ -142,7 +142,11 @@ impl Inputs {
         if dtype.is_float() {
             let value =
                 |random: &mut Random| if data == Data::Usual { random.float() } else { scale(random) };
-            return Self::F32((0..k * columns).map(|_| value(random)).collect());
+            let mut x: Vec<f32> = (0..k * columns).map(|_| value(random)).collect();
+            if dtype == DType::F16 {
+                (super::SCALAR.shorten)(&mut x);
+            }
+            return Self::F32(x);
         }
         let blocks = k / BLOCK * columns;
         match precision {

@@ -102,6 +102,7 @@ fn elementwise_equals_scalar(table: &Kernels) {
             both("add", table, &x, |t, x| (t.add)(x, &y));
             both("scale", table, &x, |t, x| (t.scale)(x, 0.3));
             both("softcap", table, &x, |t, x| (t.softcap)(x, 30.0));
+            both("shorten", table, &x, |t, x| (t.shorten)(x));
             for pairs in [RopePairs::Interleaved, RopePairs::Halves] {
                 for half in [n / 2, n / 4, n] {
                     both("rope", table, &x, |t, x| (t.rope)(pairs, x, &y[..half], &y[2..half + 2]));

@@ -15,7 +15,7 @@ use crate::kernels::{ATTENTION_CHUNK, KV_BLOCK};
 use crate::kv::pages::{Pages, Table};
 use crate::ops::attention::{self, Attending, Heads, RoundJobs, Rounds, Scores, Sight};
 use crate::ops::linear::{self, Grid, Into, Layer, Rect};
-use crate::ops::norm::{self, Inputs, Norm};
+use crate::ops::norm::{self, Inputs, Norm, Rounding};
 use crate::ops::{Tools, embed, rope};
 use crate::tensor::Precision;
 use core::ops::Range;
@@ -203,9 +203,10 @@ impl<'w> Forward<'w> {
         }
     }
 
-    /// Whether all of these matrices hold plain floats, which need no rounded input.
-    fn float(&self, roles: &[Role], layer: usize) -> bool {
-        roles.iter().all(|role| self.weights.matrix(*role, layer).dtype().is_float())
+    /// How the common input of these matrices is rounded.
+    fn rounding(&self, roles: &[Role], layer: usize, precision: Precision) -> Rounding {
+        let types = roles.iter().map(|role| self.weights.matrix(*role, layer).dtype());
+        Rounding::new(types, precision)
     }
 
     /// The matrix of a role with its bias.
@@ -278,7 +279,7 @@ impl Pass<'_, '_> {
             Phase::Attend(layer) => self.attention(layer, false, units),
             Phase::AttnRound(layer) => self.attention(layer, true, units),
             Phase::FfnNorm(layer) => self.ffn_norm(layer, units),
-            Phase::FfnRound(_) => self.ffn_round(units),
+            Phase::FfnRound(layer) => self.ffn_round(layer, units),
             Phase::OutNorm => self.out_norm(units),
             Phase::Qkv(_) | Phase::AttnOut(_) | Phase::FfnIn(_) | Phase::FfnOut(_) | Phase::Head => {
                 for rect in self.grid(phase).rects(units) {
@@ -311,7 +312,7 @@ impl Pass<'_, '_> {
             Phase::Angles => 0,
             Phase::Store(_) => columns.div_ceil(KV_BLOCK),
             Phase::Attend(layer) => self.rounds(layer).units(),
-            Phase::FfnRound(layer) if self.forward.float(&[Role::Down], layer) => 0,
+            Phase::FfnRound(layer) if self.ffn_rounding(layer).is_none() => 0,
             Phase::FfnRound(_) => columns,
             Phase::OutNorm => self.batch.wanted(),
             Phase::Qkv(_) | Phase::AttnOut(_) | Phase::FfnIn(_) | Phase::FfnOut(_) | Phase::Head => {
@@ -399,9 +400,8 @@ impl Pass<'_, '_> {
             QkvLayout::Fused => &[Role::Qkv],
             QkvLayout::Separate => &[Role::Q, Role::K, Role::V],
         };
-        let precision = self.memory.limits.precisions.qkv;
-        let round_to = (!self.forward.float(roles, layer)).then_some(precision);
-        self.norm_and_round(behind, (Role::AttnNorm, Role::AttnNormBias, layer), round_to, 0, jobs);
+        let rounding = self.forward.rounding(roles, layer, self.memory.limits.precisions.qkv);
+        self.norm_and_round(behind, (Role::AttnNorm, Role::AttnNormBias, layer), rounding, 0, jobs);
     }
 
     /// x += norm(branch) of the attention; values = norm(x), rounded   [B][E]
@@ -410,26 +410,25 @@ impl Pass<'_, '_> {
         let behind = around.then_some((Role::PostAttnNorm, layer));
         let gated = self.forward.spec.mlp != Mlp::Plain;
         let roles: &[Role] = if gated { &[Role::Gate, Role::Up] } else { &[Role::Up] };
-        let precision = self.memory.limits.precisions.mlp_input;
-        let round_to = (!self.forward.float(roles, layer)).then_some(precision);
-        self.norm_and_round(behind, (Role::FfnNorm, Role::FfnNormBias, layer), round_to, 0, jobs);
+        let rounding = self.forward.rounding(roles, layer, self.memory.limits.precisions.mlp_input);
+        self.norm_and_round(behind, (Role::FfnNorm, Role::FfnNormBias, layer), rounding, 0, jobs);
     }
 
     /// values = norm(x) of the wanted columns, rounded   [wanted][E]
     fn out_norm(&mut self, jobs: Range<usize>) {
         let around = self.forward.spec.norm_place == NormPlace::Around;
         let behind = around.then(|| (Role::PostFfnNorm, self.forward.spec.layers - 1));
-        let precision = self.memory.limits.precisions.head;
-        let round_to = (!self.forward.float(&[self.forward.head_role()], 0)).then_some(precision);
+        let roles = [self.forward.head_role()];
+        let rounding = self.forward.rounding(&roles, 0, self.memory.limits.precisions.head);
         let before = (Role::OutputNorm, Role::OutputNormBias, 0);
-        self.norm_and_round(behind, before, round_to, self.batch.wanted_from, jobs);
+        self.norm_and_round(behind, before, rounding, self.batch.wanted_from, jobs);
     }
 
     fn norm_and_round(
         &mut self,
         behind: Option<(Role, usize)>,
         (weight, bias, layer): (Role, Role, usize),
-        round_to: Option<Precision>,
+        rounding: Rounding,
         from: usize,
         jobs: Range<usize>,
     ) {
@@ -442,7 +441,7 @@ impl Pass<'_, '_> {
         let x = x.get_mut(from * embd..).unwrap_or_default();
         let branch = branch.get(from * embd..).unwrap_or_default();
         let branch = behind.as_ref().map(|behind| (branch, behind));
-        norm::norm_and_round(run, embd, x, branch, &before, round_to, &mut Inputs { values, q8, q16 });
+        norm::norm_and_round(run, embd, x, branch, &before, rounding, &mut Inputs { values, q8, q16 });
     }
 
     /// qkv = Wqkv values + b   [B][(H + 2 KV) dim]
@@ -490,7 +489,7 @@ impl Pass<'_, '_> {
         let (columns, batch_limit) = (self.columns(), self.memory.limits.batch);
         let len = columns * spec.attention_width();
         let precision = self.memory.limits.precisions.attention_output;
-        let round_to = (!forward.float(&[Role::AttnOut], layer)).then_some(precision);
+        let rounding = forward.rounding(&[Role::AttnOut], layer, precision);
         let (kind, place) = self.memory.limits.cache(spec, layer);
         let RunMemory { qkv, kv, angles, values, hidden: slots, q8, q16, scratch, .. } = &mut *self.memory;
         let Some(kv) = kv.get(kind) else { return };
@@ -502,11 +501,11 @@ impl Pass<'_, '_> {
             Attending { heads: &heads, scores: &scores, qkv, cache: &cache, sight: &sight, rounds };
         if finish {
             let inputs = &mut Inputs { values: first(values, len), q8, q16 };
-            return attending.finish(tools.runner(scratch, units), round_to, slots, inputs);
+            return attending.finish(tools.runner(scratch, units), rounding, slots, inputs);
         }
         // Larger jobs only where there are enough of them for all threads.
         let together = heads.together(batch_limit);
-        let enough = columns / together * spec.kv_heads >= 4 * tools.crew.workers;
+        let enough = columns.checked_div(together).unwrap_or(0) * spec.kv_heads >= 4 * tools.crew.workers;
         let together = if enough { together } else { 1 };
         rounds.each(units, |jobs| match jobs {
             RoundJobs::Attend(round, jobs) => {
@@ -541,12 +540,16 @@ impl Pass<'_, '_> {
         linear::mlp(run, rect, gate.as_ref(), &up, spec.activation, &inputs, first(hidden, len));
     }
 
+    fn ffn_rounding(&self, layer: usize) -> Rounding {
+        self.forward.rounding(&[Role::Down], layer, self.memory.limits.precisions.mlp_output)
+    }
+
     /// hidden, rounded   [B][F]
-    fn ffn_round(&mut self, jobs: Range<usize>) {
-        let precision = self.memory.limits.precisions.mlp_output;
+    fn ffn_round(&mut self, layer: usize, jobs: Range<usize>) {
+        let rounding = self.ffn_rounding(layer);
         let RunMemory { hidden, q8, q16, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
-        norm::round_columns(run, self.forward.spec.ff, precision, &mut Inputs { values: hidden, q8, q16 });
+        norm::round_columns(run, self.forward.spec.ff, rounding, &mut Inputs { values: hidden, q8, q16 });
     }
 
     /// x += Wdown hidden + b, or branch = Wdown hidden + b   [B][E]

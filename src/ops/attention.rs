@@ -7,14 +7,14 @@
 //! the cache serves all of them. None of this shows in the bits, because partials and their order depend on positions
 //! alone.
 
-use super::norm::{Inputs, Norm, round};
+use super::norm::{Inputs, Norm, Rounding};
 use super::{Runner, column};
 use crate::kernels::{
     ATTENTION_CHUNK, Attention, KV_BLOCK, Kernels, KvBlocks, KvTypes, RopePairs, Span, TOGETHER,
     attend_chunk, attention_finish, attention_partial, attention_scratch, queries_together, store_position,
 };
 use crate::mem::split::{Chunks, Tiles};
-use crate::tensor::{BLOCK, Precision};
+use crate::tensor::BLOCK;
 use core::ops::Range;
 
 /// Where heads stand in the columns of q, k and v, and how they are turned.
@@ -380,15 +380,9 @@ impl Attending<'_> {
         });
     }
 
-    /// Merges what the last round left, divides, and rounds the result unless `round_to` is `None`:
+    /// Merges what the last round left, divides, and rounds the result:
     /// `values: [columns][heads * dim_v]`. A job is a column.
-    pub fn finish(
-        &self,
-        run: Runner<'_>,
-        round_to: Option<Precision>,
-        slots: &mut [f32],
-        inputs: &mut Inputs<'_>,
-    ) {
+    pub fn finish(&self, run: Runner<'_>, rounding: Rounding, slots: &mut [f32], inputs: &mut Inputs<'_>) {
         let (heads, kernels, last) = (self.heads, run.kernels(), self.rounds.rounds - 1);
         let width = heads.heads * heads.dim_v;
         let parts = (
@@ -400,9 +394,7 @@ impl Attending<'_> {
         run.run(parts, |col, (slots, values, q8, q16), _| {
             self.rounds.merge(kernels, heads.dim_v, last, (self.sight)(col).parts(), slots);
             attention_finish(heads.dim_v, slots.get(..heads.slot()).unwrap_or_default(), values);
-            if let Some(precision) = round_to {
-                round(kernels, precision, values, q8, q16);
-            }
+            rounding.round(kernels, values, q8, q16);
         });
     }
 }

@@ -3,7 +3,7 @@
 use super::{Runner, column};
 use crate::kernels::Kernels;
 use crate::mem::split::Chunks;
-use crate::tensor::{Act8, Act16, Activations, BLOCK, Precision};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Precision};
 
 /// A norm with its parameters.
 #[derive(Debug, Clone, Copy)]
@@ -50,22 +50,45 @@ impl Inputs<'_> {
     }
 }
 
-/// Rounds one column for quantised weights.
-pub(super) fn round(
-    kernels: &Kernels,
-    precision: Precision,
-    values: &[f32],
-    q8: &mut [Act8],
-    q16: &mut [Act16],
-) {
-    match precision {
-        Precision::Bits8 => (kernels.quantize8)(values, q8),
-        Precision::Bits16 => (kernels.quantize16)(values, q16),
+/// What the types of some layers' weights ask of their common input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rounding {
+    /// Blocks of integers, for quantised weights.
+    pub blocks: Option<Precision>,
+    /// Floats of few bits, for F16. Layers of F32 that share the input get these as well.
+    pub short: bool,
+}
+
+impl Rounding {
+    /// For weights of these types, in layers of this precision.
+    pub fn new(types: impl IntoIterator<Item = DType>, precision: Precision) -> Self {
+        types.into_iter().fold(Self::default(), |rounding, dtype| match dtype {
+            DType::F16 => Self { short: true, ..rounding },
+            dtype if dtype.is_float() => rounding,
+            _ => Self { blocks: Some(precision), ..rounding },
+        })
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Rounds one column.
+    pub(super) fn round(self, kernels: &Kernels, values: &mut [f32], q8: &mut [Act8], q16: &mut [Act16]) {
+        match self.blocks {
+            Some(Precision::Bits8) => (kernels.quantize8)(values, q8),
+            Some(Precision::Bits16) => (kernels.quantize16)(values, q16),
+            None => {}
+        }
+        if self.short {
+            (kernels.shorten)(values);
+        }
     }
 }
 
 /// Writes the input of a linear layer, a job a column: adds the pending `branch` to the residual stream `x` (normed by
-/// `behind` if there is such a norm), then `values = before(x)`, then rounds it unless `round_to` is `None`.
+/// `behind` if there is such a norm), then `values = before(x)`, then rounds it.
 #[allow(clippy::too_many_arguments)]
 pub fn norm_and_round(
     run: Runner<'_>,
@@ -73,7 +96,7 @@ pub fn norm_and_round(
     x: &mut [f32],
     branch: Option<(&[f32], &Norm<'_>)>,
     before: &Norm<'_>,
-    round_to: Option<Precision>,
+    rounding: Rounding,
     inputs: &mut Inputs<'_>,
 ) {
     let kernels = run.kernels();
@@ -89,16 +112,17 @@ pub fn norm_and_round(
             (kernels.add)(x, values);
         }
         before.apply(kernels, x, values);
-        if let Some(precision) = round_to {
-            round(kernels, precision, values, q8, q16);
-        }
+        rounding.round(kernels, values, q8, q16);
     });
 }
 
 /// Rounds columns of `k` values that stand in `inputs.values` already, a job a column.
-pub fn round_columns(run: Runner<'_>, k: usize, precision: Precision, inputs: &mut Inputs<'_>) {
+pub fn round_columns(run: Runner<'_>, k: usize, rounding: Rounding, inputs: &mut Inputs<'_>) {
     let kernels = run.kernels();
-    let values: &[f32] = inputs.values;
-    let parts = (Chunks::new(inputs.q8, k / BLOCK), Chunks::new(inputs.q16, k / BLOCK));
-    run.run(parts, |job, (q8, q16), _| round(kernels, precision, column(values, job, k), q8, q16));
+    let parts = (
+        Chunks::new(inputs.values, k),
+        Chunks::new(inputs.q8, k / BLOCK),
+        Chunks::new(inputs.q16, k / BLOCK),
+    );
+    run.run(parts, |_, (values, q8, q16), _| rounding.round(kernels, values, q8, q16));
 }

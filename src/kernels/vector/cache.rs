@@ -3,7 +3,8 @@
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use super::super::KV_BLOCK;
-use super::lanes::{LANES, Lanes, narrow, short};
+use super::elementwise::shorten;
+use super::lanes::{LANES, Lanes, narrow};
 use crate::tensor::BLOCK;
 use crate::tensor::dequant::round_half_away;
 use bytemuck::{Pod, try_cast_slice, try_cast_slice_mut};
@@ -89,13 +90,6 @@ impl Number for i8 {
 #[inline(always)]
 fn add_product<L: Lanes, T: Number>(lanes: L, sum: L::Floats, factor: f32, x: L::Floats) -> L::Floats {
     if T::EXACT { lanes.add_exact(sum, factor, x) } else { lanes.add(sum, lanes.scale(factor, x)) }
-}
-
-#[inline(always)]
-fn shorten(x: &mut [f32]) {
-    for x in x {
-        *x = short(*x);
-    }
 }
 
 /// A number that is stored without a scale.

@@ -1,6 +1,7 @@
 //! Kernels whose results each depend on one or two values.
 
 use super::super::{Activation, RopePairs};
+use super::lanes::short;
 use crate::math::{erf, exp, tanh};
 
 /// `x / (1 + e^-x)`.
@@ -88,6 +89,14 @@ pub(in crate::kernels) fn add(x: &mut [f32], y: &[f32]) {
 pub(in crate::kernels) fn scale(x: &mut [f32], factor: f32) {
     for x in x {
         *x *= factor;
+    }
+}
+
+/// Each number's nearest of 13 significant bits; see [`short`].
+#[inline(always)]
+pub(in crate::kernels) fn shorten(x: &mut [f32]) {
+    for x in x {
+        *x = short(*x);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A body is `#[inline(always)]` and written over 16 virtual lanes. Plain functions around the bodies are the scalar
 //! table, the specification; the same bodies inside functions with `#[target_feature]` become vector code. Since the
-//! order of all operations is written out and nothing is ever fused, both give the same bits (the payload and sign of
+//! order of all operations is written out and nothing is fused but where no product needs rounding, both give the same bits (the payload and sign of
 //! a NaN aside). Tails follow the rule "element `i` is in lane `i % 16`".
 
 mod attention;
@@ -14,7 +14,7 @@ mod quantize;
 
 pub(super) use attention::{attention_merge, attention_softmax, scores, values};
 pub(super) use cache::{Q8, Stored};
-pub(super) use elementwise::{activate, activate_mul, add, rope, scale, softcap};
+pub(super) use elementwise::{activate, activate_mul, add, rope, scale, shorten, softcap};
 #[allow(unused_imports, reason = "the tables of some targets need them")]
 pub(super) use lanes::Lanes;
 #[cfg(test)]
@@ -35,6 +35,7 @@ macro_rules! for_vector_kernels {
             add(x: &mut [f32], y: &[f32]);
             scale(x: &mut [f32], factor: f32);
             softcap(x: &mut [f32], cap: f32);
+            shorten(x: &mut [f32]);
             rope(pairs: RopePairs, x: &mut [f32], cos: &[f32], sin: &[f32]);
             attention_softmax(
                 softcap: f32, spans: &[Span], scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]

@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI: sixteen rows side by side, no fused multiply-add of floats.
+//! AVX-512 with VNNI: sixteen rows side by side, a fused multiply-add of floats where products are exact.
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use crate::kernels::Linear;
@@ -342,6 +342,36 @@ impl Wide for Avx512 {
     }
 
     #[inline(always)]
+    fn add_exact(self, acc: __m512, w: __m512, x: __m512) -> __m512 {
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        unsafe { _mm512_fmadd_ps(w, x, acc) }
+    }
+
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32; 16]) {
+        // SAFETY: 64 bytes that may be written, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn trees<const R: usize, const C: usize>(self, v: &[[__m512; R]; C]) -> [[f32; R]; C] {
+        if let Ok(v) = <&[__m512; 16]>::try_from(v.as_flattened()) {
+            let mut sums = [[0.0; R]; C];
+            if let Ok(sums) = <&mut [f32; 16]>::try_from(sums.as_flattened_mut()) {
+                Wide::store(self, sixteen_trees(self, v), sums);
+            }
+            return sums;
+        }
+        let mut sums = [[0.0; R]; C];
+        for c in 0..C {
+            for r in 0..R {
+                sums[c][r] = self.tree(v[c][r]);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
     fn prefetch(self, start: *const u8, bytes: usize) {
         prefetch(start, bytes);
     }
@@ -355,6 +385,31 @@ impl Wide for Avx512 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+}
+
+/// The sums of 16 registers, each added up as by [`Wide::tree`]: in every step pairs of registers become one.
+#[inline(always)]
+fn sixteen_trees(_: Avx512, v: &[__m512; 16]) -> __m512 {
+    // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+    unsafe {
+        let zero = _mm512_setzero_ps();
+        let (mut eights, mut fours, mut twos) = ([zero; 8], [zero; 4], [zero; 2]);
+        for i in 0..8 {
+            // Register `4 j + i` ends in lane `4 j + i`: they are taken four by four apart.
+            let (a, b) = (v[8 * (i % 2) + i / 2], v[8 * (i % 2) + i / 2 + 4]);
+            eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+        }
+        for i in 0..4 {
+            let (a, b) = (eights[2 * i], eights[2 * i + 1]);
+            fours[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        }
+        for i in 0..2 {
+            let (a, b) = (fours[2 * i], fours[2 * i + 1]);
+            twos[i] = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+        }
+        let [a, b] = twos;
+        _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b))
     }
 }
 
@@ -383,15 +438,25 @@ pub(super) fn scratch(cols: usize) -> usize {
 /// # Safety
 /// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
 #[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
+unsafe fn float_root<T: FloatWeights>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
     // SAFETY: the caller's promise.
-    floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out);
+    floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out, scratch);
 }
 
 /// A layer of float weights.
-fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
+fn float<T: FloatWeights>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    scratch: &mut [f32],
+) {
     // SAFETY: this table is only reachable when all features of the root were detected.
-    unsafe { float_root::<T>(w, x, out) }
+    unsafe { float_root::<T>(w, x, out, scratch) }
 }
 
 /// The root of a layer: everything is inlined here, where the instruction set is on.
