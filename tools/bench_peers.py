@@ -5,6 +5,7 @@ Each turn starts both programs afresh, and each warms up once before it measures
 cache, then N tokens one by one from an empty cache. llama.cpp gets batches of 512 and runs both with and without
 flash attention; the setting with the better median counts. What is printed is the median over the turns, with the
 least and the greatest, and the ratio of the medians.
+With a depth both tests begin behind so many tokens, which are not in the figures.
 """
 
 import argparse
@@ -48,6 +49,9 @@ def arguments():
     parser.add_argument(
         "-n", "--decode", type=int, default=128, metavar="N", help="tokens one by one; default %(default)s"
     )
+    parser.add_argument(
+        "-d", "--depth", type=int, default=0, metavar="D", help="tokens before each test; default %(default)s"
+    )
     parser.add_argument("-t", "--threads", default="1,2", metavar="LIST", help="default %(default)s")
     parser.add_argument("-r", "--runs", type=int, default=5, metavar="R", help="turns; default %(default)s")
     parser.add_argument("--require", type=float, metavar="RATIO", help="exit status 1 if a ratio is lower")
@@ -58,12 +62,14 @@ def arguments():
 
 
 def tests(options):
-    return f"pp{options.prompt}", f"tg{options.decode}"
+    """The names of the tests that are asked for: a length of 0 leaves one out."""
+    lengths = {f"pp{options.prompt}": options.prompt, f"tg{options.decode}": options.decode}
+    return [name for name, length in lengths.items() if length]
 
 
 def one_turn(tool, options, threads):
     """Pairs of engine and its tokens per second in each test, every engine in a process of its own."""
-    lengths = ["-p", options.prompt, "-n", options.decode, "-t", threads]
+    lengths = ["-p", options.prompt, "-n", options.decode, "-d", options.depth, "-t", threads]
     lines = peers.run_locutor(tool, "bench", "-m", options.model, *lengths, "-r", 1, "--json").splitlines()
     yield "Locutor", {line["test"]: line["tokens_per_s_median"] for line in map(json.loads, lines)}
     for flash in (0, 1):
@@ -109,32 +115,33 @@ def span(figures, name):
 
 def llama_once(options):
     """Prints llama.cpp's tokens per second in each test as JSON."""
-    length = max(options.prompt, options.decode)
+    length = options.depth + max(options.prompt, options.decode)
     with peers.Llama(options.model, context=length, threads=int(options.threads), flash=options.llama_once) as llama:
         ids = [1 + i * 7919 % (llama.n_vocab - 1) for i in range(length)]
-        prompt, decode = ids[: options.prompt], ids[: options.decode]
         measured = {}
-        for test, run, part in zip(tests(options), (process, generate), (prompt, decode)):
-            run(llama, part)
-            start = time.perf_counter()
-            run(llama, part)
-            measured[test] = len(part) / (time.perf_counter() - start)
+        for test in tests(options):
+            run = process if test.startswith("pp") else generate
+            part = ids[options.depth :][: int(test[2:])]
+            for _ in range(2):  # the first to warm up
+                llama.clear()
+                process(llama, ids[: options.depth], 0)
+                start = time.perf_counter()
+                run(llama, part, options.depth)
+                measured[test] = len(part) / (time.perf_counter() - start)
     print(json.dumps(measured))
 
 
-def process(llama, ids):
-    """The prompt in batches, with logits of the last position."""
-    llama.clear()
+def process(llama, ids, position):
+    """A prompt from a position on, in batches, with logits of the last token."""
     for start in range(0, len(ids), BATCH):
-        llama.decode(ids[start : start + BATCH], start)
+        llama.decode(ids[start : start + BATCH], position + start)
     llama.lib.llama_synchronize(llama.context)
 
 
-def generate(llama, ids):
-    """One token after another, with the logits of each."""
-    llama.clear()
-    for position, token in enumerate(ids):
-        llama.decode([token], position)
+def generate(llama, ids, position):
+    """One token after another from a position on, with the logits of each."""
+    for i, token in enumerate(ids):
+        llama.decode([token], position + i)
         llama.lib.llama_get_logits_ith(llama.context, -1)
 
 

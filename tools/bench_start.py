@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""From the start of the process to the end of the first token, and the memory that takes, beside llama.cpp.
+
+Locutor's time is that of a whole process of its tool, from before it exists until it has ended. llama.cpp's begins when
+its library is loaded and Python is ready, and ends when the logits are there. Peak memory is what the process had
+resident, pages of the mapped file included; of llama.cpp's what Python had before is taken off. The file is read
+once before, so that it lies in the system's cache.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import peers
+
+PROMPT = "Once upon a time"
+MIB = 1 << 20
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=pathlib.Path, help="a GGUF file with weights")
+    parser.add_argument("-c", "--context", type=int, default=512, metavar="C", help="default %(default)s")
+    parser.add_argument("-t", "--threads", type=int, default=1, metavar="N", help="default %(default)s")
+    parser.add_argument("-r", "--runs", type=int, default=7, metavar="R", help="turns; default %(default)s")
+    parser.add_argument("--llama-once", action="store_true", help=argparse.SUPPRESS)
+    peers.add_tool_argument(parser)
+    options = parser.parse_args()
+    if options.llama_once:
+        return llama_once(options)
+    tool = peers.locutor(options.tool)
+    options.model.read_bytes()
+    turns = [(locutor_once(tool, options), llama_process(options)) for _ in range(options.runs)]
+    file = options.model.stat().st_size / MIB
+    print(f"{options.model.name}, {file:.1f} MiB, context {options.context}, {options.threads} threads, {options.runs} turns")
+    print(f"{'':10} {'first token, ms':^26} {'peak memory, MiB':>17} {'beside the file':>16}")
+    medians = []
+    for name, runs in zip(("Locutor", "llama.cpp"), zip(*turns)):
+        times = [1000 * seconds for seconds, _ in runs]
+        peak = statistics.median(memory for _, memory in runs) / MIB
+        medians.append(statistics.median(times))
+        spread = f"{medians[-1]:7.1f} ({min(times):6.1f} …{max(times):7.1f})"
+        print(f"{name:10} {spread:26} {peak:17.1f} {peak - file:16.1f}")
+    print(f"Locutor takes {medians[0] / medians[1]:.3f} of llama.cpp's time")
+
+
+def locutor_once(tool, options):
+    """Seconds and peak bytes of one process."""
+    command = [tool, "generate", "-m", options.model, "-c", options.context, "-t", options.threads]
+    command += ["--greedy", "-n", 1, PROMPT]
+    start = time.perf_counter()
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        sys.exit(f"{command}: {said.decode()}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+def llama_process(options):
+    command = [sys.executable, __file__, str(options.model), "--llama-once"]
+    command += ["-c", str(options.context), "-t", str(options.threads)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def llama_once(options):
+    peers.llama_library()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    with peers.Llama(options.model, context=options.context, threads=options.threads) as llama:
+        llama.decode(llama.tokenize(PROMPT))
+        logits = llama.lib.llama_get_logits_ith(llama.context, -1)
+        int(np.ctypeslib.as_array(logits, shape=(llama.n_vocab,)).argmax())
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(json.dumps([seconds, peak * 1024]))
+
+
+if __name__ == "__main__":
+    main()
