@@ -378,6 +378,8 @@ fn add_lines<L: Lanes, T: Number, const N: usize, const S: usize, const FULL: bo
     let from = seen.start.saturating_mul(dim).saturating_add(at);
     let mut lines = values.get(from..).unwrap_or_default();
     let mut ahead = ahead.wrapping_add(from);
+    // A copy of their own stays in registers.
+    let mut own = *sums;
     for p in seen.start..seen.end.min(LANES) {
         let mut line = [lanes.zero(); S];
         if FULL {
@@ -393,10 +395,11 @@ fn add_lines<L: Lanes, T: Number, const N: usize, const S: usize, const FULL: bo
         ahead = ahead.wrapping_add(dim);
         for h in 0..N {
             for s in 0..S {
-                sums[h][s] = add_product::<L, T>(lanes, sums[h][s], weights[s][h][p], line[s]);
+                own[h][s] = add_product::<L, T>(lanes, own[h][s], weights[s][h][p], line[s]);
             }
         }
     }
+    *sums = own;
 }
 
 /// The first `count` values, at most 16, and zeros behind them.

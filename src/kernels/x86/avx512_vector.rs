@@ -24,7 +24,7 @@ impl Avx512 {
 
 impl Lanes for Avx512 {
     type Floats = __m512;
-    const SUMS: usize = 16;
+    const SUMS: usize = 24;
 
     #[inline(always)]
     fn zero(self) -> __m512 {
