@@ -31,8 +31,6 @@ pub(super) trait Wide: Copy {
     fn load_f16(self, from: Run<'_, u16>) -> Self::Lanes;
     /// As [`load_f32`](Self::load_f32).
     fn load_bf16(self, from: Run<'_, u16>) -> Self::Lanes;
-    /// Writes 16 floats.
-    fn store(self, v: Self::Lanes, to: &mut [f32; LANES]);
     /// `acc + w * x`, each rounded.
     fn add_product(self, acc: Self::Lanes, w: Self::Lanes, x: Self::Lanes) -> Self::Lanes;
     /// The same where no product needs rounding: fused or not.
@@ -70,9 +68,6 @@ impl<B> Run<'_, B> {
 
 /// A type of float weights as the kernels see it.
 pub(super) trait FloatWeights: Float {
-    /// Whether rows are converted at all.
-    const CONVERT: bool;
-
     /// 16 weights.
     fn load<W: Wide>(isa: W, from: Run<'_, Self::Bits>) -> W::Lanes;
 
@@ -84,8 +79,6 @@ pub(super) trait FloatWeights: Float {
 }
 
 impl FloatWeights for F32 {
-    const CONVERT: bool = false;
-
     #[inline(always)]
     fn load<W: Wide>(isa: W, from: Run<'_, u32>) -> W::Lanes {
         isa.load_f32(from)
@@ -93,8 +86,6 @@ impl FloatWeights for F32 {
 }
 
 impl FloatWeights for F16 {
-    const CONVERT: bool = true;
-
     #[inline(always)]
     fn load<W: Wide>(isa: W, from: Run<'_, u16>) -> W::Lanes {
         isa.load_f16(from)
@@ -108,21 +99,13 @@ impl FloatWeights for F16 {
 }
 
 impl FloatWeights for Bf16 {
-    const CONVERT: bool = true;
-
     #[inline(always)]
     fn load<W: Wide>(isa: W, from: Run<'_, u16>) -> W::Lanes {
         isa.load_bf16(from)
     }
 }
 
-/// Where the weights of some rows are taken from, 16 at a time.
-trait Source<W: Wide> {
-    /// Run `index` of row `row`; `None` behind the last whole run.
-    fn run(&self, isa: W, row: usize, index: usize) -> Option<W::Lanes>;
-}
-
-/// Rows as they lie in the file.
+/// Some rows, cut into runs of 16 elements.
 struct Panel<'w, T: FloatWeights, const R: usize> {
     starts: [*const u8; R],
     runs: usize,
@@ -139,26 +122,15 @@ impl<'w, T: FloatWeights, const R: usize> Panel<'w, T, R> {
         }
         panel
     }
-}
 
-impl<W: Wide, T: FloatWeights, const R: usize> Source<W> for Panel<'_, T, R> {
+    /// Run `index` of row `row`; `None` behind the last whole run of the shortest row.
     #[inline(always)]
-    fn run(&self, isa: W, row: usize, index: usize) -> Option<W::Lanes> {
+    fn run<W: Wide>(&self, isa: W, row: usize, index: usize) -> Option<W::Lanes> {
         if index >= self.runs {
             return None;
         }
         let start = self.starts.get(row)?.wrapping_add(index * LANES * size_of::<T::Bits>());
         Some(T::load(isa, Run { start, elements: PhantomData }))
-    }
-}
-
-/// Rows that were converted to floats, `[run][row]`.
-struct Converted<'s, const R: usize>(&'s [[[f32; LANES]; R]]);
-
-impl<W: Wide, const R: usize> Source<W> for Converted<'_, R> {
-    #[inline(always)]
-    fn run(&self, isa: W, row: usize, index: usize) -> Option<W::Lanes> {
-        Some(isa.load(self.0.get(index)?.get(row)?))
     }
 }
 
@@ -169,7 +141,6 @@ pub(super) fn linear<W: Wide, T: FloatWeights>(
     w: &Matrix<'_>,
     x: &Activations<'_>,
     out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
 ) {
     let (Activations::F32(x), true) = (x, w.dtype() == T::DTYPE) else { return };
     let cols = w.cols();
@@ -177,12 +148,10 @@ pub(super) fn linear<W: Wide, T: FloatWeights>(
     let x = x.get(out.first_line().saturating_mul(cols)..).unwrap_or_default();
     let lines = out.lines().min(x.len().checked_div(cols).unwrap_or(0));
     let mut tile = Tile { isa, w, x, rows, lines, out, weights: PhantomData::<T> };
-    if lines > 2 && W::ROOMY {
-        tile.run::<4, 4>(scratch);
-    } else if lines > 1 {
-        tile.run::<2, 2>(scratch);
-    } else {
-        tile.run::<4, 1>(scratch);
+    match lines {
+        2.. if W::ROOMY => tile.run::<8, 3>(),
+        ..=1 => tile.run::<4, 1>(),
+        _ => tile.run::<2, 2>(),
     }
 }
 
@@ -197,100 +166,74 @@ struct Tile<'t, 'w, 'p, W, T> {
     weights: PhantomData<T>,
 }
 
-/// Times that rows are used, at least, for it to pay to convert them once.
-const MANY: usize = 4;
-
 impl<W: Wide, T: FloatWeights> Tile<'_, '_, '_, W, T> {
     /// All outputs, `R` rows and `C` columns at a time. What is missing at the borders repeats the last row or column,
-    /// and its results are dropped. For many columns `scratch` takes the rows as floats, if it has room for them.
+    /// and its results are dropped.
     #[inline(always)]
-    fn run<const R: usize, const C: usize>(&mut self, scratch: &mut [f32]) {
-        let runs = self.w.cols() / LANES;
-        let room = if T::CONVERT && self.lines >= MANY * C { scratch } else { &mut [] };
-        let mut room = room.as_chunks_mut().0.as_chunks_mut::<R>().0.get_mut(..runs);
+    fn run<const R: usize, const C: usize>(&mut self) {
+        let cols = self.w.cols();
         for row in (0..self.rows).step_by(R) {
             let mut w = [RawBytes::new(&[]); R];
             for (r, w) in w.iter_mut().enumerate() {
                 *w = self.w.row(self.out.first() + (row + r).min(self.rows - 1));
             }
-            let panel = Panel::<T, R>::new(&w);
-            let Some(converted) = room.as_deref_mut().filter(|runs| !runs.is_empty()) else {
-                self.columns::<_, R, C>(row, &w, &panel, true);
-                continue;
-            };
-            for (i, rows) in converted.iter_mut().enumerate() {
-                for (r, to) in rows.iter_mut().enumerate() {
-                    let Some(weights) = panel.run(self.isa, r, i) else { return };
-                    self.isa.store(weights, to);
+            for line in (0..self.lines).step_by(C) {
+                let mut x: [&[f32]; C] = [&[]; C];
+                for (c, x) in x.iter_mut().enumerate() {
+                    let start = (line + c).min(self.lines - 1) * cols;
+                    *x = self.x.get(start..start + cols).unwrap_or_default();
                 }
-            }
-            self.columns::<_, R, C>(row, &w, &Converted(converted), false);
-        }
-    }
-
-    /// All columns of `R` rows from `row` on.
-    #[inline(always)]
-    fn columns<S: Source<W>, const R: usize, const C: usize>(
-        &mut self,
-        row: usize,
-        w: &[RawBytes<'_>; R],
-        source: &S,
-        fetch: bool,
-    ) {
-        let cols = self.w.cols();
-        for line in (0..self.lines).step_by(C) {
-            let mut x: [&[f32]; C] = [&[]; C];
-            for (c, x) in x.iter_mut().enumerate() {
-                let start = (line + c).min(self.lines - 1) * cols;
-                *x = self.x.get(start..start + cols).unwrap_or_default();
-            }
-            let sums = dots::<W, T, S, R, C>(self.isa, w, source, &x, cols, fetch && line == 0);
-            for (c, sums) in sums.iter().enumerate() {
-                let out = self.out.line(line + c).get_mut(row..self.rows).unwrap_or_default();
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = *sum;
+                let sums = dots::<W, T, R, C>(self.isa, &w, &x, cols, line == 0);
+                for (c, sums) in sums.iter().enumerate().take(self.lines - line) {
+                    let out = self.out.line(line + c).get_mut(row..self.rows).unwrap_or_default();
+                    for (out, sum) in out.iter_mut().zip(sums) {
+                        *out = *sum;
+                    }
                 }
             }
         }
     }
 }
 
-/// The dot products of `R` rows with `C` columns of `cols` values, `[column][row]`. With `fetch` the rows [`AHEAD`] are
-/// asked for.
+/// The dot products of `R` rows with `C` columns of `cols` values, `[column][row]`. At the first use of the rows those
+/// [`AHEAD`] are asked for.
 #[inline(always)]
-fn dots<W: Wide, T: FloatWeights, S: Source<W>, const R: usize, const C: usize>(
+fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     isa: W,
     w: &[RawBytes<'_>; R],
-    source: &S,
     x: &[&[f32]; C],
     cols: usize,
-    fetch: bool,
+    first_use: bool,
 ) -> [[f32; R]; C] {
+    let panel = Panel::<T, R>::new(w);
+    let runs = cols / LANES;
     let mut chunks: [&[[f32; LANES]]; C] = [&[]; C];
     for c in 0..C {
-        chunks[c] = x[c].as_chunks().0;
+        chunks[c] = x[c].as_chunks().0.get(..runs).unwrap_or_default();
     }
-    let mut acc = [[isa.zero(); R]; C];
+    // Touched by constant indices alone, so that they stay in registers.
+    let mut sums = [[isa.zero(); R]; C];
     let step = R * LANES * size_of::<T::Bits>();
     let ahead = w[0].as_ptr().wrapping_add(AHEAD * R * w[0].len());
     // No run is missing, so the loop is never left early. To go on with zeros instead would cost registers.
-    'runs: for i in 0..cols / LANES {
-        if fetch {
+    'runs: for i in 0..runs {
+        if first_use {
             isa.prefetch(ahead.wrapping_add(i * step), step);
         }
         let mut weights = [isa.zero(); R];
         for r in 0..R {
-            let Some(run) = source.run(isa, r, i) else { break 'runs };
+            let Some(run) = panel.run(isa, r, i) else { break 'runs };
             weights[r] = run;
         }
         for c in 0..C {
             let Some(values) = chunks[c].get(i) else { break 'runs };
             let values = isa.load(values);
             for r in 0..R {
-                acc[c][r] = T::add_product(isa, acc[c][r], weights[r], values);
+                sums[c][r] = T::add_product(isa, sums[c][r], weights[r], values);
             }
         }
     }
+    let mut acc = sums;
     if !cols.is_multiple_of(LANES) {
         rest::<W, T, R, C>(isa, w, x, cols / LANES * LANES, &mut acc);
     }

@@ -411,16 +411,6 @@ impl Wide for Avx2 {
     }
 
     #[inline(always)]
-    fn store(self, v: [__m256; 2], to: &mut [f32; 16]) {
-        let p = to.as_mut_ptr();
-        // SAFETY: 64 bytes that may be written, no alignment needed; AVX2 is there.
-        unsafe {
-            _mm256_storeu_ps(p, v[0]);
-            _mm256_storeu_ps(p.wrapping_add(8), v[1]);
-        }
-    }
-
-    #[inline(always)]
     fn prefetch(self, start: *const u8, bytes: usize) {
         prefetch(start, bytes);
     }
@@ -462,25 +452,15 @@ pub(super) fn scratch(cols: usize) -> usize {
 /// # Safety
 /// The CPU has AVX2, F16C and FMA.
 #[target_feature(enable = "avx2,f16c,fma")]
-unsafe fn float_root<T: FloatWeights>(
-    w: &Matrix<'_>,
-    x: &Activations<'_>,
-    out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
-) {
+unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
     // SAFETY: the caller's promise.
-    floats::linear::<Avx2, T>(unsafe { Avx2::new() }, w, x, out, scratch);
+    floats::linear::<Avx2, T>(unsafe { Avx2::new() }, w, x, out);
 }
 
 /// A layer of float weights.
-fn float<T: FloatWeights>(
-    w: &Matrix<'_>,
-    x: &Activations<'_>,
-    out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
-) {
+fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
     // SAFETY: this table is only reachable when AVX2, F16C and FMA were detected.
-    unsafe { float_root::<T>(w, x, out, scratch) }
+    unsafe { float_root::<T>(w, x, out) }
 }
 
 /// The root of a layer: everything is inlined here, where the instruction set is on.

@@ -348,24 +348,25 @@ impl Wide for Avx512 {
     }
 
     #[inline(always)]
-    fn store(self, v: __m512, to: &mut [f32; 16]) {
-        // SAFETY: 64 bytes that may be written, no alignment needed; AVX-512 is there.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
-    }
-
-    #[inline(always)]
     fn trees<const R: usize, const C: usize>(self, v: &[[__m512; R]; C]) -> [[f32; R]; C] {
-        if let Ok(v) = <&[__m512; 16]>::try_from(v.as_flattened()) {
-            let mut sums = [[0.0; R]; C];
-            if let Ok(sums) = <&mut [f32; 16]>::try_from(sums.as_flattened_mut()) {
-                Wide::store(self, sixteen_trees(self, v), sums);
+        let mut sums = [[0.0; R]; C];
+        if R * C <= 4 {
+            for c in 0..C {
+                for r in 0..R {
+                    sums[c][r] = self.tree(v[c][r]);
+                }
             }
             return sums;
         }
-        let mut sums = [[0.0; R]; C];
-        for c in 0..C {
-            for r in 0..R {
-                sums[c][r] = self.tree(v[c][r]);
+        for first in (0..R * C).step_by(16) {
+            let mut some = [self.zero(); 16];
+            for i in 0..16.min(R * C - first) {
+                some[i] = v[(first + i) / R][(first + i) % R];
+            }
+            let mut lanes = [0.0; 16];
+            self.store(sixteen_trees(self, &some), &mut lanes);
+            for i in 0..16.min(R * C - first) {
+                sums[(first + i) / R][(first + i) % R] = lanes[i];
             }
         }
         sums
@@ -438,25 +439,15 @@ pub(super) fn scratch(cols: usize) -> usize {
 /// # Safety
 /// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
 #[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn float_root<T: FloatWeights>(
-    w: &Matrix<'_>,
-    x: &Activations<'_>,
-    out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
-) {
+unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
     // SAFETY: the caller's promise.
-    floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out, scratch);
+    floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out);
 }
 
 /// A layer of float weights.
-fn float<T: FloatWeights>(
-    w: &Matrix<'_>,
-    x: &Activations<'_>,
-    out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
-) {
+fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
     // SAFETY: this table is only reachable when all features of the root were detected.
-    unsafe { float_root::<T>(w, x, out, scratch) }
+    unsafe { float_root::<T>(w, x, out) }
 }
 
 /// The root of a layer: everything is inlined here, where the instruction set is on.
