@@ -146,12 +146,12 @@ static void samplers(const locutor_model *model) {
 
 struct canceller {
     locutor_session *session;
-    volatile int done;
+    int done; /* atomic */
 };
 
 static void *cancel_for_ever(void *argument) {
     struct canceller *canceller = argument;
-    while (!canceller->done) {
+    while (!__atomic_load_n(&canceller->done, __ATOMIC_ACQUIRE)) {
         OK(locutor_session_cancel(canceller->session));
         usleep(50);
     }
@@ -218,7 +218,7 @@ static void cancelling(const locutor_model *model) {
         }
     }
     CHECK(cancelled == 20);
-    canceller.done = 1;
+    __atomic_store_n(&canceller.done, 1, __ATOMIC_RELEASE);
     pthread_join(thread, NULL);
     OK(locutor_session_truncate(session, 0));
     OK(locutor_session_set_rng(session, rng));
