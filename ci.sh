@@ -8,7 +8,8 @@
 #   ./ci.sh test       the README's test command
 #   ./ci.sh hostile    hostile files and faults, with their numbers (part of `test` as well)
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`
-#   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
+#   ./ci.sh foreign    tests on i686, a big-endian and an AArch64 machine, and the bits of a story on each
+#   ./ci.sh foreign-whole [MACHINE]...  (not part of `all`) all tests there: i686, s390x, aarch64
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
 #   ./ci.sh abi        the C header against what it promised before (include/locutor.abi)
 #   ./ci.sh memory     (not part of `all`) the C programs under valgrind
@@ -29,8 +30,9 @@ cd "$(dirname "$0")"
 
 gates=(fmt floors lint features test hostile cross foreign c abi panic python nostd models fuzz)
 # Verbs that `all` leaves out: they take long, or are for releases.
-extra=(memory sanitize sizes wasm)
+extra=(foreign-whole memory sanitize sizes wasm)
 report=() skipped=() current=
+built=${CARGO_TARGET_DIR:-target}
 
 fmt() {
     cargo fmt --all --check
@@ -63,7 +65,7 @@ hostile() { cargo test --quiet --release --test hostile -- --nocapture; }
 debian_rust() {
     need /usr/bin/rustc rustc-web
     need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
-    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/debian cargo "$@"
+    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$built/debian cargo "$@"
 }
 
 cross() {
@@ -77,23 +79,49 @@ cross() {
         --no-default-features --features alloc --target wasm32-unknown-unknown -Zbuild-std=core,alloc
 }
 
-# Tests on other machines, emulated: big-endian and 64-bit Arm. Emulators are slow, so only the library's own tests run
-# there, the models of tests/golden, and one run of the tool whose every logit must have the bits it has here. No
-# program of these takes 15 minutes; one that does hangs.
+# Tests on other machines: 32 bits, big-endian, 64-bit Arm. Two of them are emulated, and emulators are slow, so only the
+# library's own tests run there, the models of tests/golden, and one run of the tool whose every logit must have the
+# bits it has here. No program of these takes 15 minutes; one that does hangs.
 foreign() {
-    local machine triple here there
+    local machine here there
     here=$(cargo run --quiet --release --example locutor -- "${hash[@]}")
-    for machine in s390x aarch64; do
-        need "$machine-linux-gnu-gcc" "gcc-$machine-linux-gnu"
-        need "qemu-$machine" qemu-user
-        triple=$machine-unknown-linux-gnu
-        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_LINKER=$machine-linux-gnu-gcc"
-        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=timeout 900 qemu-$machine -L /usr/$machine-linux-gnu"
+    for machine in i686 s390x aarch64; do
         echo "foreign: $machine, tests"
-        debian_rust test --quiet --release -p locutor --lib --test golden --test states --target "$triple" -Zbuild-std
-        there=$(debian_rust run --quiet --release --example locutor --target "$triple" -Zbuild-std -- "${hash[@]}")
+        on "$machine" test --quiet --release -p locutor --lib --test golden --test states
+        there=$(on "$machine" run --quiet --release --example locutor -- "${hash[@]}")
         same "the hash of all logits on $machine" "$there" "$here"
     done
+}
+
+# All tests of the library there but those that CONTRIBUTING.md names. foreign-whole [MACHINE]...
+foreign-whole() {
+    local machine machines=("$@") longest=7200 file tests=()
+    [ $# -gt 0 ] || machines=(i686 s390x aarch64)
+    for file in tests/*.rs; do
+        case $file in tests/cli.rs | tests/floors.rs) ;; *) tests+=(--test "$(basename "$file" .rs)") ;; esac
+    done
+    for machine in "${machines[@]}"; do
+        echo "foreign-whole: $machine"
+        on "$machine" test --quiet --release -p locutor --lib "${tests[@]}" --no-fail-fast
+    done
+}
+
+# on MACHINE COMMAND [ARGUMENT]...: cargo's COMMAND for another machine, whose programs then run here.
+on() {
+    local machine=$1 command=$2 root=/usr/$1-linux-gnu runner
+    shift 2
+    need "$machine-linux-gnu-gcc" "gcc-$machine-linux-gnu"
+    if [ "$machine" = i686 ]; then
+        # This processor, with a C library of its own.
+        runner="$root/lib/ld-linux.so.2 --library-path $root/lib"
+        need "$root/lib/ld-linux.so.2" libc6-i386-cross
+    else
+        runner="qemu-$machine -L $root"
+        need "qemu-$machine" qemu-user
+    fi
+    local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU
+    export "${variable}_LINKER=$machine-linux-gnu-gcc" "${variable}_RUNNER=timeout ${longest:-900} $runner"
+    debian_rust "$command" --target "$machine-unknown-linux-gnu" -Zbuild-std "$@"
 }
 
 # A sampled story: what the program prints is a hash of every logit on the way.
@@ -133,7 +161,8 @@ panic() { tools/no_panic/prove.sh; }
 python() {
     cargo build --quiet --release -p locutor-ffi
     cargo build --quiet --release --example locutor
-    LOCUTOR_LIBRARY=$PWD/target/release/liblocutor.so LOCUTOR_TOOL=$PWD/target/release/examples/locutor \
+    LOCUTOR_LIBRARY=$(realpath "$built/release/liblocutor.so") \
+        LOCUTOR_TOOL=$(realpath "$built/release/examples/locutor") \
         python3 examples/python/test_locutor.py
 }
 
@@ -148,8 +177,8 @@ wasm() {
     local site
     cargo build --quiet --release --example locutor
     site=$(examples/wasm/run.sh build)
-    python3 examples/wasm/test_page.py --site "$site" --tool target/release/examples/locutor \
-        --screenshot target/wasm/page.png
+    python3 examples/wasm/test_page.py --site "$site" --tool "$built/release/examples/locutor" \
+        --screenshot "$built/wasm/page.png"
 }
 
 # The bare-metal program tells the story that the tool tells.
@@ -174,7 +203,7 @@ same() {
 
 # Real models against other software, in short: tools/README.md has the long runs. The truth of a window is kept.
 models() {
-    local root=${LOCUTOR_REFERENCE:-${XDG_CACHE_HOME:-$HOME/.cache}/locutor} python tool=target/release/examples/locutor
+    local root=${LOCUTOR_REFERENCE:-${XDG_CACHE_HOME:-$HOME/.cache}/locutor} python tool=$built/release/examples/locutor
     export LOCUTOR_REFERENCE=$root
     tools/reference.sh models
     tools/reference.sh vocabs
@@ -186,8 +215,8 @@ models() {
     "$python" tools/compare_kl.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --positions 1024 --tool "$tool"
     "$python" tools/compare_kl.py "$root/models/gemma-3-270m-Q4_K_M.gguf" --positions 512 --tool "$tool"
     "$python" tools/check_engine.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --generated 4000 --tool "$tool"
-    tools/install.sh "$PWD/target/prefix"
-    "$python" tools/check_neighbours.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" target/prefix/lib/liblocutor.so
+    tools/install.sh "$(realpath -m "$built/prefix")"
+    "$python" tools/check_neighbours.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$built/prefix/lib/liblocutor.so"
     local floats=$root/models/SmolLM2-135M-Instruct.F32.gguf
     [ -f "$floats" ] || "$python" tools/dequantize_gguf.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$floats" --type f32
     "$python" tools/compare_kl.py "$floats" --positions 512 --max-kl 1e-6 --tool "$tool"
