@@ -16,6 +16,7 @@
 #   ./ci.sh sanitize   the same with AddressSanitizer and ThreadSanitizer, library and all; not part of `all`
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh python     the Python binding, against the tool on this machine
+#   ./ci.sh windows    (not part of `all`) headers and programs compile for Windows with MinGW; nothing is run
 #   ./ci.sh sizes      (not part of `all`) the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
 #   ./ci.sh wasm       (not part of `all`) the page for browsers in Chromium, against the tool on this machine
@@ -30,7 +31,7 @@ cd "$(dirname "$0")"
 
 gates=(fmt floors lint features test hostile cross foreign c abi panic python nostd models fuzz)
 # Verbs that `all` leaves out: they take long, or are for releases.
-extra=(foreign-whole memory sanitize sizes wasm)
+extra=(foreign-whole memory sanitize windows sizes wasm)
 report=() skipped=() current=
 built=${CARGO_TARGET_DIR:-target}
 
@@ -164,6 +165,16 @@ python() {
     LOCUTOR_LIBRARY=$(realpath "$built/release/liblocutor.so") \
         LOCUTOR_TOOL=$(realpath "$built/release/examples/locutor") \
         python3 examples/python/test_locutor.py
+}
+
+windows() {
+    local cc=x86_64-w64-mingw32-gcc cxx=x86_64-w64-mingw32-g++-posix strict=(-Wall -Wextra -pedantic -Werror -Iinclude) file
+    need "$cc" gcc-mingw-w64-x86-64
+    need "$cxx" g++-mingw-w64-x86-64-posix
+    for file in examples/generate.c examples/stream.c; do
+        "$cc" -std=c99 "${strict[@]}" -fsyntax-only "$file"
+    done
+    "$cxx" -std=c++17 "${strict[@]}" -fsyntax-only examples/frame_loop.cpp
 }
 
 sizes() { python3 tools/size_report.py --quick; }
