@@ -16,6 +16,7 @@
 #   ./ci.sh sanitize   the same with AddressSanitizer and ThreadSanitizer, library and all; not part of `all`
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh python     the Python binding, against the tool on this machine
+#   ./ci.sh csharp     the C# binding, by Mono, against the tool on this machine
 #   ./ci.sh windows    (not part of `all`) headers and programs compile for Windows with MinGW; nothing is run
 #   ./ci.sh sizes      (not part of `all`) the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
@@ -29,7 +30,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test hostile cross foreign c abi panic python nostd models fuzz)
+gates=(fmt floors lint features test hostile cross foreign c abi panic python csharp nostd models fuzz)
 # Verbs that `all` leaves out: they take long, or are for releases.
 extra=(foreign-whole memory sanitize windows sizes wasm)
 report=() skipped=() current=
@@ -165,6 +166,32 @@ python() {
     LOCUTOR_LIBRARY=$(realpath "$built/release/liblocutor.so") \
         LOCUTOR_TOOL=$(realpath "$built/release/examples/locutor") \
         python3 examples/python/test_locutor.py
+}
+
+# C#: compiled and run by Mono, text and ids beside the tool's.
+csharp() {
+    need mcs mono-mcs
+    need mono mono-runtime
+    cargo build --quiet --release -p locutor-ffi
+    cargo build --quiet --release --example locutor
+    local program=$built/generate.exe options form told
+    mcs -warnaserror -out:"$program" examples/csharp/Locutor.cs
+    export LD_LIBRARY_PATH=$built/release
+    for options in '--greedy -n 40' '--seed 42 -n 60' '--seed 7 -n 60 --threads 3'; do
+        for form in '' --ids; do
+            # shellcheck disable=SC2086
+            told=$(mono "$program" -m examples/model/story.gguf $options $form 'Once upon a time')
+            # shellcheck disable=SC2086
+            same "generate $options $form in C#" "$told" \
+                "$("$built/release/examples/locutor" generate $options $form 'Once upon a time' 2> /dev/null)"
+        done
+    done
+    if mono "$program" -m Cargo.toml text 2> "$program.log"; then
+        echo "ci.sh: a program in C# takes a file that is no model" >&2
+        exit 1
+    fi
+    grep -q GGUF "$program.log"
+    unset LD_LIBRARY_PATH
 }
 
 windows() {
