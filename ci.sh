@@ -8,13 +8,16 @@
 #   ./ci.sh test       the README's test command
 #   ./ci.sh hostile    hostile files and faults, with their numbers (part of `test` as well)
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`
-#   ./ci.sh foreign    tests on a big-endian and an AArch64 machine, emulated, and the bits of a story on each
+#   ./ci.sh foreign    tests on i686, a big-endian and an AArch64 machine, and the bits of a story on each
+#   ./ci.sh foreign-whole [MACHINE]...  (not part of `all`) all tests there: i686, s390x, aarch64
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
 #   ./ci.sh abi        the C header against what it promised before (include/locutor.abi)
 #   ./ci.sh memory     (not part of `all`) the C programs under valgrind
 #   ./ci.sh sanitize   the same with AddressSanitizer and ThreadSanitizer, library and all; not part of `all`
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh python     the Python binding, against the tool on this machine
+#   ./ci.sh csharp     the C# binding, by Mono, against the tool on this machine
+#   ./ci.sh windows    (not part of `all`) headers and programs compile for Windows with MinGW; nothing is run
 #   ./ci.sh sizes      (not part of `all`) the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
 #   ./ci.sh wasm       (not part of `all`) the page for browsers in Chromium, against the tool on this machine
@@ -27,10 +30,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test hostile cross foreign c abi panic python nostd models fuzz)
+gates=(fmt floors lint features test hostile cross foreign c abi panic python csharp nostd models fuzz)
 # Verbs that `all` leaves out: they take long, or are for releases.
-extra=(memory sanitize sizes wasm)
+extra=(foreign-whole memory sanitize windows sizes wasm)
 report=() skipped=() current=
+built=${CARGO_TARGET_DIR:-target}
 
 fmt() {
     cargo fmt --all --check
@@ -63,7 +67,7 @@ hostile() { cargo test --quiet --release --test hostile -- --nocapture; }
 debian_rust() {
     need /usr/bin/rustc rustc-web
     need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
-    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/debian cargo "$@"
+    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$built/debian cargo "$@"
 }
 
 cross() {
@@ -77,23 +81,49 @@ cross() {
         --no-default-features --features alloc --target wasm32-unknown-unknown -Zbuild-std=core,alloc
 }
 
-# Tests on other machines, emulated: big-endian and 64-bit Arm. Emulators are slow, so only the library's own tests run
-# there, the models of tests/golden, and one run of the tool whose every logit must have the bits it has here. No
-# program of these takes 15 minutes; one that does hangs.
+# Tests on other machines: 32 bits, big-endian, 64-bit Arm. Two of them are emulated, and emulators are slow, so only the
+# library's own tests run there, the models of tests/golden, and one run of the tool whose every logit must have the
+# bits it has here. No program of these takes 15 minutes; one that does hangs.
 foreign() {
-    local machine triple here there
+    local machine here there
     here=$(cargo run --quiet --release --example locutor -- "${hash[@]}")
-    for machine in s390x aarch64; do
-        need "$machine-linux-gnu-gcc" "gcc-$machine-linux-gnu"
-        need "qemu-$machine" qemu-user
-        triple=$machine-unknown-linux-gnu
-        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_LINKER=$machine-linux-gnu-gcc"
-        export "CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUNNER=timeout 900 qemu-$machine -L /usr/$machine-linux-gnu"
+    for machine in i686 s390x aarch64; do
         echo "foreign: $machine, tests"
-        debian_rust test --quiet --release -p locutor --lib --test golden --test states --target "$triple" -Zbuild-std
-        there=$(debian_rust run --quiet --release --example locutor --target "$triple" -Zbuild-std -- "${hash[@]}")
+        on "$machine" test --quiet --release -p locutor --lib --test golden --test states
+        there=$(on "$machine" run --quiet --release --example locutor -- "${hash[@]}")
         same "the hash of all logits on $machine" "$there" "$here"
     done
+}
+
+# All tests of the library there but those that CONTRIBUTING.md names. foreign-whole [MACHINE]...
+foreign-whole() {
+    local machine machines=("$@") longest=7200 file tests=()
+    [ $# -gt 0 ] || machines=(i686 s390x aarch64)
+    for file in tests/*.rs; do
+        case $file in tests/cli.rs | tests/floors.rs) ;; *) tests+=(--test "$(basename "$file" .rs)") ;; esac
+    done
+    for machine in "${machines[@]}"; do
+        echo "foreign-whole: $machine"
+        on "$machine" test --quiet --release -p locutor --lib "${tests[@]}" --no-fail-fast
+    done
+}
+
+# on MACHINE COMMAND [ARGUMENT]...: cargo's COMMAND for another machine, whose programs then run here.
+on() {
+    local machine=$1 command=$2 root=/usr/$1-linux-gnu runner
+    shift 2
+    need "$machine-linux-gnu-gcc" "gcc-$machine-linux-gnu"
+    if [ "$machine" = i686 ]; then
+        # This processor, with a C library of its own.
+        runner="$root/lib/ld-linux.so.2 --library-path $root/lib"
+        need "$root/lib/ld-linux.so.2" libc6-i386-cross
+    else
+        runner="qemu-$machine -L $root"
+        need "qemu-$machine" qemu-user
+    fi
+    local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU
+    export "${variable}_LINKER=$machine-linux-gnu-gcc" "${variable}_RUNNER=timeout ${longest:-900} $runner"
+    debian_rust "$command" --target "$machine-unknown-linux-gnu" -Zbuild-std "$@"
 }
 
 # A sampled story: what the program prints is a hash of every logit on the way.
@@ -133,8 +163,45 @@ panic() { tools/no_panic/prove.sh; }
 python() {
     cargo build --quiet --release -p locutor-ffi
     cargo build --quiet --release --example locutor
-    LOCUTOR_LIBRARY=$PWD/target/release/liblocutor.so LOCUTOR_TOOL=$PWD/target/release/examples/locutor \
+    LOCUTOR_LIBRARY=$(realpath "$built/release/liblocutor.so") \
+        LOCUTOR_TOOL=$(realpath "$built/release/examples/locutor") \
         python3 examples/python/test_locutor.py
+}
+
+# C#: compiled and run by Mono, text and ids beside the tool's.
+csharp() {
+    need mcs mono-mcs
+    need mono mono-runtime
+    cargo build --quiet --release -p locutor-ffi
+    cargo build --quiet --release --example locutor
+    local program=$built/generate.exe options form told
+    mcs -warnaserror -out:"$program" examples/csharp/Locutor.cs
+    export LD_LIBRARY_PATH=$built/release
+    for options in '--greedy -n 40' '--seed 42 -n 60' '--seed 7 -n 60 --threads 3'; do
+        for form in '' --ids; do
+            # shellcheck disable=SC2086
+            told=$(mono "$program" -m examples/model/story.gguf $options $form 'Once upon a time')
+            # shellcheck disable=SC2086
+            same "generate $options $form in C#" "$told" \
+                "$("$built/release/examples/locutor" generate $options $form 'Once upon a time' 2> /dev/null)"
+        done
+    done
+    if mono "$program" -m Cargo.toml text 2> "$program.log"; then
+        echo "ci.sh: a program in C# takes a file that is no model" >&2
+        exit 1
+    fi
+    grep -q GGUF "$program.log"
+    unset LD_LIBRARY_PATH
+}
+
+windows() {
+    local cc=x86_64-w64-mingw32-gcc cxx=x86_64-w64-mingw32-g++-posix strict=(-Wall -Wextra -pedantic -Werror -Iinclude) file
+    need "$cc" gcc-mingw-w64-x86-64
+    need "$cxx" g++-mingw-w64-x86-64-posix
+    for file in examples/generate.c examples/stream.c; do
+        "$cc" -std=c99 "${strict[@]}" -fsyntax-only "$file"
+    done
+    "$cxx" -std=c++17 "${strict[@]}" -fsyntax-only examples/frame_loop.cpp
 }
 
 sizes() { python3 tools/size_report.py --quick; }
@@ -148,8 +215,8 @@ wasm() {
     local site
     cargo build --quiet --release --example locutor
     site=$(examples/wasm/run.sh build)
-    python3 examples/wasm/test_page.py --site "$site" --tool target/release/examples/locutor \
-        --screenshot target/wasm/page.png
+    python3 examples/wasm/test_page.py --site "$site" --tool "$built/release/examples/locutor" \
+        --screenshot "$built/wasm/page.png"
 }
 
 # The bare-metal program tells the story that the tool tells.
@@ -174,7 +241,7 @@ same() {
 
 # Real models against other software, in short: tools/README.md has the long runs. The truth of a window is kept.
 models() {
-    local root=${LOCUTOR_REFERENCE:-${XDG_CACHE_HOME:-$HOME/.cache}/locutor} python tool=target/release/examples/locutor
+    local root=${LOCUTOR_REFERENCE:-${XDG_CACHE_HOME:-$HOME/.cache}/locutor} python tool=$built/release/examples/locutor
     export LOCUTOR_REFERENCE=$root
     tools/reference.sh models
     tools/reference.sh vocabs
@@ -186,8 +253,8 @@ models() {
     "$python" tools/compare_kl.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --positions 1024 --tool "$tool"
     "$python" tools/compare_kl.py "$root/models/gemma-3-270m-Q4_K_M.gguf" --positions 512 --tool "$tool"
     "$python" tools/check_engine.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" --generated 4000 --tool "$tool"
-    tools/install.sh "$PWD/target/prefix"
-    "$python" tools/check_neighbours.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" target/prefix/lib/liblocutor.so
+    tools/install.sh "$(realpath -m "$built/prefix")"
+    "$python" tools/check_neighbours.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$built/prefix/lib/liblocutor.so"
     local floats=$root/models/SmolLM2-135M-Instruct.F32.gguf
     [ -f "$floats" ] || "$python" tools/dequantize_gguf.py "$root/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$floats" --type f32
     "$python" tools/compare_kl.py "$floats" --positions 512 --max-kl 1e-6 --tool "$tool"

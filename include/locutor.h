@@ -375,10 +375,20 @@ int32_t locutor_session_cancel(const locutor_session *session);
 /* ----------------------------------------------------------------------------------------------------- sequences -- */
 
 /* A session begins with one sequence, which is selected. All functions that feed, generate, truncate and ask work on the
- * selected one. A step computes the waiting tokens of all sequences together, so the weights are read once for all. The
- * sampler belongs to the session: set it, or its random numbers, after selecting where sequences differ. An id stays the
- * name of one sequence, even after it is closed. None of these functions allocates, and none costs more than a copy of
- * the tokens. */
+ * selected one. A step computes the waiting tokens of all sequences together, so the weights are read once for all. An id
+ * stays the name of one sequence, even after it is closed. None of these functions allocates, and none costs more than a
+ * copy of the tokens.
+ *
+ * A sampler is its parameters and the state of its random numbers, and the session has one at a time. Where sequences are
+ * to have one each, the host keeps both for each of them:
+ *
+ *     locutor_session_select_sequence(session, npc->sequence);
+ *     locutor_session_set_sampler(session, &npc->sampler);
+ *     locutor_session_set_rng(session, npc->rng);
+ *     locutor_session_step(session, &budget, &event);
+ *     locutor_session_get_rng(session, &npc->rng);
+ *
+ * with npc->rng from locutor_session_get_rng behind the first locutor_session_set_sampler. */
 
 /* Begins an empty sequence, and writes its id. It is not selected. */
 int32_t locutor_session_create_sequence(locutor_session *session, uint64_t *sequence);

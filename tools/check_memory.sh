@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Runs the C and C++ test programs under tools that see every access to memory.
+# Runs the C and C++ test programs, and the tests in Rust, under tools that see every access to memory.
 #
 #   tools/check_memory.sh valgrind    the release library as it is: accesses, leaks
 #   tools/check_memory.sh address     library, its standard library and programs with AddressSanitizer
 #   tools/check_memory.sh thread      the same with ThreadSanitizer: races
+#   tools/check_memory.sh address-tests [ARGUMENT]...   the tests in Rust with AddressSanitizer, leaks included
+#   tools/check_memory.sh thread-tests [ARGUMENT]...    the same with ThreadSanitizer
+#
+# ARGUMENTs go to `cargo test` in place of `-p locutor -p locutor-ffi --lib --tests`.
 #
 # Needs valgrind; for the sanitizers clang with its runtime (libclang-rt-dev), and a compiler that comes with the sources
 # of the standard library: Debian's rustc-web and rust-web-src (RUSTC names another one).
@@ -17,20 +21,35 @@ triple=$(uname -m)-unknown-linux-gnu
 story=examples/model/story.gguf
 small=tests/golden/llama-gqa-tied.gguf
 
-# The calls of misuse.c are made by a test.
-cargo test --quiet --release -p locutor-ffi --test law wrong_calls > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
-calls=$target/tmp/c_abi
-
-# library SANITIZER: a static library with it, and all that it is made of. Prints where it is.
-library() {
+# sanitized SANITIZER COMMAND [ARGUMENT]...: cargo's COMMAND with the sanitizer in all that Rust compiles.
+sanitized() {
     RUSTC=${RUSTC:-/usr/bin/rustc} RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR=$work/$1 \
-        cargo rustc --quiet --release -p locutor-ffi --lib --crate-type staticlib --target "$triple" -Zbuild-std
+        cargo "$2" --quiet --release --target "$triple" -Zbuild-std "${@:3}"
+}
+
+# library SANITIZER: a static library with it. Prints where it is.
+library() {
+    sanitized "$1" rustc -p locutor-ffi --lib --crate-type staticlib
     echo "$work/$1/$triple/release/liblocutor.a"
+}
+
+# tests SANITIZER [ARGUMENT]...
+tests() {
+    if [ $# -gt 1 ]; then
+        sanitized "$1" test "${@:2}"
+    else
+        # The C programs have verbs of their own.
+        sanitized "$1" test --no-fail-fast -p locutor --lib --tests
+        sanitized "$1" test --no-fail-fast -p locutor-ffi --lib
+    fi
 }
 
 # programs ARCHIVE CC CXX [OPTION]...: compiles the test programs.
 programs() {
-    local archive=$1 cc=$2 cxx=$3 name
+    local archive=$1 cc=$2 cxx=$3 name calls=$target/tmp/c_abi
+    # The calls of misuse.c are made by a test.
+    cargo test --quiet --release -p locutor-ffi --test law wrong_calls > "$work/log" 2>&1 ||
+        { cat "$work/log" >&2; return 1; }
     for name in misuse contract engine; do
         "$cc" -std=gnu99 -O1 -g "${@:4}" -Iinclude -I"$calls" "ffi/tests/$name.c" "$archive" \
             -lpthread -ldl -lm -lgcc_s -o "$work/$name"
@@ -42,6 +61,8 @@ programs() {
 # runs TOOL...: every program, by a tool that ends with an error where it finds one.
 runs() {
     local model
+    # See ffi/tests/check.h.
+    export STACK_UNWATCHED=1
     # What a model in a pack with other files around it looks like.
     { head -c 1234 /dev/zero; cat "$small"; head -c 999 /dev/zero; } > "$work/pack"
     for model in "$small" tests/golden/gemma3.gguf; do
@@ -69,6 +90,8 @@ case ${1:-} in
         TSAN_OPTIONS=halt_on_error=1 runs env
         TSAN_OPTIONS=halt_on_error=1 "$work/contract" "$small" "$work/pack" 1234
         ;;
+    address-tests) ASAN_OPTIONS=allocator_may_return_null=1 tests address "${@:2}" ;;
+    thread-tests) TSAN_OPTIONS=halt_on_error=1 tests thread "${@:2}" ;;
     *)
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" >&2
         exit 2

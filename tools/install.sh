@@ -30,8 +30,10 @@ if [ -z "$archive" ]; then
     archive=${CARGO_TARGET_DIR:-target}/release/liblocutor.a
 fi
 
-# What Rust's standard library needs of the system (rustc --print native-static-libs).
-system="-lgcc_s -lpthread -ldl -lm -lc"
+# What Rust's standard library needs of the system (rustc --print native-static-libs), and its unwinder: static in the
+# shared library, which then needs the C library alone.
+unwinder="-lgcc_s"
+system="-lpthread -ldl -lm -lc"
 
 mkdir -p "$root/include" "$root/lib/pkgconfig" "$root/lib/cmake/locutor"
 install -m 644 include/locutor.h include/locutor.hpp "$root/include/"
@@ -40,7 +42,7 @@ real=$root/lib/liblocutor.so.$version
 # shellcheck disable=SC2086
 ${CC:-cc} -shared -o "$real" -Wl,--whole-archive "$archive" -Wl,--no-whole-archive \
     -Wl,--version-script=include/locutor.map -Wl,-soname,"liblocutor.so.$abi" -Wl,--gc-sections -Wl,-z,defs \
-    -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed $system
+    -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed -static-libgcc $system
 ln -sf "liblocutor.so.$version" "$root/lib/liblocutor.so.$abi"
 ln -sf "liblocutor.so.$abi" "$root/lib/liblocutor.so"
 
@@ -54,7 +56,7 @@ Description: GPT inference that lives inside another program
 Version: $version
 Cflags: -I\${includedir}
 Libs: -L\${libdir} -llocutor
-Libs.private: $system
+Libs.private: $unwinder $system
 END
 
 cat > "$root/lib/cmake/locutor/locutor-config.cmake" << 'END'

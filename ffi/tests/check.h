@@ -37,8 +37,16 @@ static inline void *aligned(size_t size) {
     return memory;
 }
 
-/* A stack as small as a host's may be, and how much of it a test must leave alone. */
+/* A stack as small as a host's may be, and how much of it a test must leave alone. With a sanitizer in it, code needs
+ * several times as much. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define STACK_BYTES (1024 * 1024)
+#endif
+#endif
+#ifndef STACK_BYTES
 #define STACK_BYTES (64 * 1024)
+#endif
 #define STACK_SPARE (24 * 1024)
 
 struct test {
@@ -54,7 +62,7 @@ static void *run_test(void *arg) {
     return NULL;
 }
 
-/* Runs a test on a thread with a stack of 64 KiB, and checks how deep it went. */
+/* Runs a test on a thread with so small a stack, and checks how deep it went. */
 static inline int on_small_stack(int (*run)(int argc, char **argv), int argc, char **argv) {
     struct test test = {run, argc, argv, 2};
     unsigned char *stack = aligned(STACK_BYTES);

@@ -102,14 +102,56 @@ static void sequences(const locutor_model *model) {
     locutor_session_destroy(plain);
 }
 
+/* A sampler for each sequence, as locutor.h describes it: in turns they say what each says alone. */
+static void samplers(const locutor_model *model) {
+    enum { N = 3, TOKENS = 12 };
+    locutor_session_params params = session_params();
+    locutor_session *session = create(model, &params), *plain;
+    locutor_sampler_params sampler[N];
+    uint64_t sequence[N], rng[N];
+    uint32_t said[N][TOKENS], alone[N][TOKENS];
+    int i, k;
+    params.sequences = 1;
+    plain = create(model, &params);
+    feed(session, 3, 50);
+    for (i = 0; i < N; i++) {
+        OK(locutor_sampler_params_init(&sampler[i], sizeof sampler[i]));
+        sampler[i].seed = 40 + (uint64_t)i;
+        sampler[i].temperature = 0.7f + 0.3f * (float)i;
+        sampler[i].top_k = i == 1 ? 5 : 0;
+        OK(locutor_session_fork_sequence(session, &sequence[i]));
+        OK(locutor_session_set_sampler(session, &sampler[i]));
+        OK(locutor_session_get_rng(session, &rng[i]));
+    }
+    for (k = 0; k < TOKENS; k++) {
+        for (i = 0; i < N; i++) {
+            OK(locutor_session_select_sequence(session, sequence[i]));
+            OK(locutor_session_set_sampler(session, &sampler[i]));
+            OK(locutor_session_set_rng(session, rng[i]));
+            tokens(session, &said[i][k], 1);
+            OK(locutor_session_get_rng(session, &rng[i]));
+        }
+    }
+    for (i = 0; i < N; i++) {
+        OK(locutor_session_truncate(plain, 0));
+        feed(plain, 3, 50);
+        OK(locutor_session_set_sampler(plain, &sampler[i]));
+        tokens(plain, alone[i], TOKENS);
+        CHECK(!memcmp(alone[i], said[i], sizeof alone[i]));
+    }
+    CHECK(memcmp(said[0], said[1], sizeof said[0]) && memcmp(said[0], said[2], sizeof said[0]));
+    locutor_session_destroy(session);
+    locutor_session_destroy(plain);
+}
+
 struct canceller {
     locutor_session *session;
-    volatile int done;
+    int done; /* atomic */
 };
 
 static void *cancel_for_ever(void *argument) {
     struct canceller *canceller = argument;
-    while (!canceller->done) {
+    while (!__atomic_load_n(&canceller->done, __ATOMIC_ACQUIRE)) {
         OK(locutor_session_cancel(canceller->session));
         usleep(50);
     }
@@ -176,7 +218,7 @@ static void cancelling(const locutor_model *model) {
         }
     }
     CHECK(cancelled == 20);
-    canceller.done = 1;
+    __atomic_store_n(&canceller.done, 1, __ATOMIC_RELEASE);
     pthread_join(thread, NULL);
     OK(locutor_session_truncate(session, 0));
     OK(locutor_session_set_rng(session, rng));
@@ -310,6 +352,7 @@ static int test(int argc, char **argv) {
     OK(locutor_model_info_init(&info, sizeof info));
     OK(locutor_model_get_info(model, &info));
     sequences(model);
+    samplers(model);
     cancelling(model);
     states(model);
     policies(model, strncmp(info.architecture, "gpt2", 4) != 0);

@@ -147,30 +147,34 @@ static void callers(void) {
 }
 
 /* Two threads with one session at the same time: each call is done whole, or not at all. */
-static void *step_often(void *busy) {
+static void *step_often(void *unused) {
     locutor_event event;
-    int i;
+    int done = 0;
+    (void)unused;
     OK(locutor_event_init(&event, sizeof event));
-    for (i = 0; i < 300; i++) {
-        int32_t status = i % 2 ? locutor_session_step(session, NULL, &event) : locutor_session_truncate(session, 1);
-        *(int *)busy += status == LOCUTOR_ERR_BUSY;
-        if (status != LOCUTOR_OK && status != LOCUTOR_ERR_BUSY && status != LOCUTOR_ERR_CONTEXT_FULL) {
-            STATUS(LOCUTOR_OK, status);
+    /* As often as it takes: the other thread may be set aside within a call for as long as the system likes. */
+    while (done < 200) {
+        int32_t status = done % 2 ? locutor_session_step(session, NULL, &event) : locutor_session_truncate(session, 1);
+        if (status == LOCUTOR_ERR_BUSY) {
+            sched_yield();
+            continue;
         }
-        sched_yield();
+        if (status != LOCUTOR_OK && status != LOCUTOR_ERR_CONTEXT_FULL) {
+            STATUS(LOCUTOR_OK, status);
+            break;
+        }
+        done++;
     }
     return NULL;
 }
 
 static void two_threads(void) {
     pthread_t thread;
-    int busy[2] = {0, 0};
     prepare();
     OK(locutor_session_set_max_tokens(session, UINT64_MAX));
-    if (pthread_create(&thread, NULL, step_often, &busy[1])) abort();
-    step_often(&busy[0]);
+    if (pthread_create(&thread, NULL, step_often, NULL)) abort();
+    step_often(NULL);
     pthread_join(thread, NULL);
-    CHECK(busy[0] < 300 && busy[1] < 300);
     OK(locutor_session_truncate(session, 1));
 }
 
