@@ -17,6 +17,7 @@ mod score;
 mod sequence;
 mod state;
 mod text;
+mod trace;
 
 pub use budget::Budget;
 pub use error::Error;
