@@ -16,6 +16,8 @@ mod profile;
 mod score;
 mod sequence;
 mod state;
+#[cfg(all(test, feature = "alloc"))]
+mod tests;
 mod text;
 mod trace;
 
