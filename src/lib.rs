@@ -90,6 +90,7 @@ pub mod exec_threads;
 pub mod math;
 pub mod mem;
 pub mod num;
+mod steps;
 // Floor 1: tensors.
 pub mod tensor;
 // Floor 2: files, and kernels.

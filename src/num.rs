@@ -68,6 +68,10 @@ impl fmt::Display for Decimal {
             while size < 1.0 {
                 (size, exponent) = (size * 10.0, exponent - 1);
             }
+            // What rounds to ten is one of the next power.
+            if size >= 9.999_999_5 {
+                (size, exponent) = (1.0, exponent + 1);
+            }
         }
         let whole = size as u64;
         let mut places = ((size - whole as f64) * 1e6 + 0.5) as u32;
@@ -98,6 +102,14 @@ mod tests {
         assert_eq!([f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(shown), ["NaN", "inf", "-inf"]);
         assert_eq!([1e18, -3.5e-7, 5e-324].map(shown), ["1e18", "-3.5e-7", "4.940656e-324"]);
         assert_eq!(shown(f64::MAX), "1.797693e308");
+        // Both edges of what is written in full, and powers of ten on either side.
+        assert_eq!(
+            [1e15, 999_999_999_999_999.0, 1e-4, 9.9e-5].map(shown),
+            ["1e15", "999999999999999", "0.0001", "9.9e-5"]
+        );
+        assert_eq!([1e-5, 1e16, 10.0, -0.0].map(shown), ["1e-5", "1e16", "10", "-0"]);
+        // Multiplied up, this one is a little less than ten.
+        assert_eq!([1e-12, 9.9999994e-6].map(shown), ["1e-12", "9.999999e-6"]);
     }
 
     #[test]
@@ -107,5 +119,16 @@ mod tests {
         assert_eq!(Size(u64::MAX - 3).round_up(32), Err(Overflow));
         assert_eq!(Size(5).round_up(0), Err(Overflow));
         assert_eq!(Size(33).round_up(32), Ok(Size(64)));
+        let edge = Size(u64::MAX);
+        assert_eq!([edge.add(Size(0)), Size(7).add(Size(5))], [Ok(edge), Ok(Size(12))]);
+        assert_eq!(
+            [edge.mul(Size(1)), edge.mul(Size(0)), Size(7).mul(Size(5))],
+            [Ok(edge), Ok(Size(0)), Ok(Size(35))]
+        );
+        assert_eq!(
+            [edge.round_up(1), Size(0).round_up(32), Size(32).round_up(32)],
+            [Ok(edge), Ok(Size(0)), Ok(Size(32))]
+        );
+        assert_eq!((Size(7).to_usize(), Size::from(7usize)), (Ok(7), Size(7)));
     }
 }

@@ -3,6 +3,7 @@
 use super::error::FormatError;
 use super::field::{Field, What};
 use super::limits::MAX_HEADER;
+use crate::steps;
 
 /// A place in the front part of a file.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,7 @@ impl<'a> Cursor<'a> {
     /// The next `len` bytes.
     pub fn take(&mut self, len: u64, what: What) -> Result<&'a [u8], FormatError> {
         let end = self.require(len, what)?;
+        steps::count(end.saturating_sub(self.at));
         let (field, offset) = (Field::new(what), self.offset());
         let taken = self.bytes.get(self.at..end).ok_or(FormatError::Overflow { field, offset })?;
         self.at = end;

@@ -3,6 +3,7 @@
 //! A heap sort of our own: no scratch memory, `n log n` on every input, and no reachable panic. The standard sorts may
 //! panic on an inconsistent order, which would stay in the linked library as dead weight that no proof can remove.
 
+use crate::steps;
 use core::cmp::Ordering;
 
 /// Sorts `rows` ascending. Rows that compare equal keep no particular order. Cost: at most `2 n log2 n` comparisons.
@@ -35,6 +36,7 @@ fn sift_down<T: Copy>(rows: &mut [T], mut root: usize, end: usize, order: &impl 
 }
 
 fn less<T>(rows: &[T], a: usize, b: usize, order: &impl Fn(&T, &T) -> Ordering) -> bool {
+    steps::count(1);
     match (rows.get(a), rows.get(b)) {
         (Some(a), Some(b)) => order(a, b).is_lt(),
         _ => false,
@@ -54,6 +56,10 @@ fn swap<T: Copy>(rows: &mut [T], a: usize, b: usize) {
 /// A row of `rows` that `order` calls equal, where `order(row)` says how the row compares to what is sought and the rows
 /// ascend by it.
 pub fn find_by<T>(rows: &[T], order: impl Fn(&T) -> Ordering) -> Option<&T> {
+    let order = |row: &T| {
+        steps::count(1);
+        order(row)
+    };
     rows.get(rows.binary_search_by(order).ok()?)
 }
 

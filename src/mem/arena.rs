@@ -5,6 +5,7 @@
 
 use super::ALIGN;
 use super::aligned::Objects;
+use crate::steps;
 use bytemuck::Pod;
 use core::marker::PhantomData;
 use thiserror::Error;
@@ -89,6 +90,7 @@ impl Plan {
     /// Adds an array of `len` elements.
     pub fn array<T: Pod>(&mut self, len: usize) -> Result<Slot<T>, MemError> {
         const { assert!(align_of::<T>() <= ALIGN) };
+        steps::count(1);
         let offset = self.bytes;
         let end = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(offset));
         let padded = end.and_then(|end| end.checked_next_multiple_of(ALIGN)).ok_or(MemError::Overflow)?;

@@ -98,9 +98,7 @@ fn gpt2(keys: &Keys<'_, '_>) -> Result<ModelSpec, ModelError> {
 /// Llama: RMSNorm, rotated interleaved pairs (rows of q and k are permuted by the converter), SwiGLU.
 fn llama(keys: &Keys<'_, '_>) -> Result<ModelSpec, ModelError> {
     let base = base(keys)?;
-    if keys.length_or("expert_count", 1, 1 << 16)? > 1 {
-        return Err(ModelError::Unsupported { what: "mixture of experts" });
-    }
+    keys.no_experts()?;
     let mut rope = keys.rope(RopePairs::Interleaved, base.dim_k, 10_000.0)?;
     if keys.has_rope_factors {
         rope.scaling = RopeScaling::Factors;

@@ -5,6 +5,7 @@
 
 mod error;
 mod families;
+mod finite;
 pub mod forward;
 mod header;
 pub mod names;

@@ -105,6 +105,22 @@ impl Keys<'_, '_> {
         Ok(length)
     }
 
+    /// Checks that the layers have no experts. Files without them leave the keys out, or say 0.
+    pub(super) fn no_experts(&self) -> Result<(), ModelError> {
+        let arch = self.family.name();
+        let count = self.file.u32((arch, "expert_count"))?.unwrap_or(0);
+        if count > 1 << 16 {
+            return Err(self.bad("expert_count", f64::from(count), "0 for none, and at most 2^16"));
+        }
+        if let Some(used) = self.file.u32((arch, "expert_used_count"))?
+            && (used > count || used == 0 && count > 0)
+        {
+            let rule = "1 to expert_count, or 0 where there are no experts";
+            return Err(self.bad("expert_used_count", f64::from(used), rule));
+        }
+        if count > 0 { Err(ModelError::Unsupported { what: "mixture of experts" }) } else { Ok(()) }
+    }
+
     /// A finite number above 0, or `default`.
     pub(super) fn positive_or(&self, key: &'static str, default: f32) -> Result<f32, ModelError> {
         let value = self.file.f32((self.family.name(), key))?.unwrap_or(default);

@@ -2,6 +2,7 @@
 
 use crate::mem::MemError;
 use crate::model::ModelError;
+use crate::model::forward::Phase;
 use crate::sample::SampleError;
 use crate::text::TextError;
 use thiserror::Error;
@@ -127,10 +128,13 @@ pub enum Error {
         most: usize,
     },
     /// A logit is infinite or not a number: damaged weights, or an overflow. The tokens stay.
-    #[error("the logits after position {position} are not finite")]
+    #[error("the logits after position {position} are not finite{}", First(*.first))]
     NonFinite {
         /// Position of the last token read.
         position: usize,
+        /// The phase, with its layer, after which a number of this sequence was not finite for the first time. Builds
+        /// with debug assertions alone look for it.
+        first: Option<Phase>,
     },
     /// A position behind the tokens of the session.
     #[error("position {position} is behind the {len} tokens of the session")]
@@ -140,4 +144,13 @@ pub enum Error {
         /// Tokens of the session.
         len: usize,
     },
+}
+
+/// The end of a message: where numbers stopped being finite, if that is known.
+struct First(Option<Phase>);
+
+impl core::fmt::Display for First {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.map_or(Ok(()), |phase| write!(f, ", first in {phase}"))
+    }
 }

@@ -104,9 +104,10 @@ impl Session<'_> {
         let state = states.at(self.selected);
         let history = state.seen(&self.policy);
         sampler.sample(logits, history, candidates).map_err(|error| match error {
-            SampleError::NonFinite => {
-                Error::NonFinite { position: state.len(&self.policy).saturating_sub(1) }
-            }
+            SampleError::NonFinite => Error::NonFinite {
+                position: state.len(&self.policy).saturating_sub(1),
+                first: state.trace.first(),
+            },
             other => Error::Sample(other),
         })
     }

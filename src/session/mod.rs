@@ -16,7 +16,10 @@ mod profile;
 mod score;
 mod sequence;
 mod state;
+#[cfg(all(test, feature = "alloc"))]
+mod tests;
 mod text;
+mod trace;
 
 pub use budget::Budget;
 pub use error::Error;

@@ -186,7 +186,7 @@ impl Session<'_> {
     pub(super) fn run(&mut self, budget: &mut Budget<'_>) -> Result<bool, Error> {
         let Some(mut cursor) = self.cursor else { return Ok(true) };
         let forward = self.model.forward();
-        let SessionMemory { run: memory, columns, pages: [all, windowed], .. } = &mut self.memory;
+        let SessionMemory { run: memory, columns, states, pages: [all, windowed], .. } = &mut self.memory;
         let batch = columns.batch(cursor.columns, cursor.wanted_from, [all, windowed], self.policy.sinks());
         let (exec, skipped) = (Shielded(self.workers.exec()), CancelFlag::new());
         let workers = if cursor.decodes { self.limits.decode_threads } else { self.limits.threads };
@@ -214,6 +214,12 @@ impl Session<'_> {
                     return Err(self.stop_pass());
                 }
                 cursor.unit += allowed;
+            }
+            if cfg!(debug_assertions) {
+                for column in pass.broken(phase) {
+                    let sequence = pass.batch.sequences.get(column).map_or(0, |index| *index as usize);
+                    states.at_mut(sequence).trace.note(phase);
+                }
             }
             cursor = Cursor { phase: cursor.phase + 1, unit: 0, ..cursor };
         }

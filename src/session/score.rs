@@ -76,7 +76,7 @@ impl Session<'_> {
             }
         })?;
         match broken {
-            Some(position) => Err(Error::NonFinite { position }),
+            Some(position) => Err(Error::NonFinite { position, first: self.state().trace.first() }),
             None => Ok(sum),
         }
     }

@@ -7,6 +7,7 @@
 
 use super::policy::Policy;
 use super::text::TextState;
+use super::trace::Trace;
 use super::{Error, Session};
 use crate::mem::{Arena, MemError, Plan, Slot, copy_part, shift_left};
 use crate::text::{StreamSlots, Tokenizer};
@@ -58,6 +59,7 @@ pub(super) struct SequenceState<'m> {
     pub(super) taken: usize,
     /// Whether that pass computes the logits of its last one.
     pub(super) wanted: bool,
+    pub(super) trace: Trace,
     pub(super) text: TextState<'m>,
     pub(super) open: bool,
     pub(super) generation: u32,
@@ -85,6 +87,7 @@ impl<'m> SequenceState<'m> {
             logits_ready: false,
             taken: 0,
             wanted: false,
+            trace: Trace::default(),
             text: TextState::carve(arena, &slots.stream)?,
             open: false,
             generation: 0,
@@ -106,6 +109,7 @@ impl<'m> SequenceState<'m> {
     fn reset(&mut self) {
         (self.fed, self.done, self.dropped, self.high, self.taken) = (0, 0, 0, 0, 0);
         (self.again, self.logits_ready) = (false, false);
+        self.trace = Trace::default();
     }
 
     /// Position of token `index` in the whole text, with what was forgotten.
@@ -148,7 +152,7 @@ impl<'m> SequenceState<'m> {
 
     /// Forgets the tokens from `index` on, which stands at `position`.
     pub(super) fn cut(&mut self, index: usize, position: usize, policy: &Policy) {
-        (self.fed, self.logits_ready) = (index, false);
+        (self.fed, self.logits_ready, self.trace) = (index, false, Trace::default());
         if self.done >= index {
             (self.done, self.again) = (index, false);
         }
@@ -197,7 +201,7 @@ impl<'m> States<'m> {
 
     /// Copies tokens and progress from one sequence to another.
     fn copy(&mut self, from: usize, to: usize) {
-        let SequenceState { fed, done, dropped, high, again, logits_ready, .. } = *self.at(from);
+        let SequenceState { fed, done, dropped, high, again, logits_ready, trace, .. } = *self.at(from);
         for position in 0..fed {
             let token = self.at(from).tokens.get(position).copied();
             if let (Some(token), Some(place)) = (token, self.at_mut(to).tokens.get_mut(position)) {
@@ -206,7 +210,7 @@ impl<'m> States<'m> {
         }
         let child = self.at_mut(to);
         (child.fed, child.done, child.dropped, child.high) = (fed, done, dropped, high);
-        (child.again, child.logits_ready) = (again, logits_ready);
+        (child.again, child.logits_ready, child.trace) = (again, logits_ready, trace);
     }
 }
 

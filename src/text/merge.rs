@@ -144,6 +144,7 @@ impl<'s> Symbols<'s> {
         let mut node = self.symbols.len().saturating_add(place as usize) / 2;
         let mut steps = 0;
         while node > 0 {
+            crate::steps::count(1);
             steps += 1;
             let best = self.better(self.winner(2 * node), self.winner(2 * node + 1));
             let Some(winner) = self.tree.get_mut(node) else { return steps };

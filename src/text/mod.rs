@@ -22,6 +22,8 @@ mod special;
 mod spm;
 mod stream;
 mod table;
+#[cfg(all(test, feature = "std"))]
+mod tests;
 mod tokenizer;
 mod unicode;
 mod unicode_tables;

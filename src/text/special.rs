@@ -6,6 +6,7 @@
 //! For SentencePiece `▁` is a blank before anything is looked for; Gemma has tokens for runs of blanks.
 
 use super::vocab::{MAX_SPECIAL_BYTES, TokenKind, Vocab};
+use crate::steps;
 
 /// U+2581, which SentencePiece writes for a blank.
 const BLANK: &[u8] = "\u{2581}".as_bytes();
@@ -55,6 +56,7 @@ impl SpecialLengths<'_> {
     ) -> Option<Match> {
         let rest = text.get(from..)?;
         for (skipped, byte) in rest.iter().enumerate() {
+            steps::count(1);
             let here = rest.get(skipped..)?;
             let is_blank = blanks && here.starts_with(BLANK);
             let words = self.of(if is_blank { b' ' } else { *byte });
@@ -95,6 +97,7 @@ fn raw_len(text: &[u8], len: usize) -> usize {
 
 /// The first byte of a text, a blank for `▁`, and what is behind.
 fn next_byte(text: &[u8]) -> Option<(u8, &[u8])> {
+    steps::count(1);
     match text.strip_prefix(BLANK) {
         Some(behind) => Some((b' ', behind)),
         None => text.split_first().map(|(byte, behind)| (*byte, behind)),

@@ -3,6 +3,8 @@
 //! A place holds `number + 1` in its low bits and as much of the hash as fits above, so that most wrong places are
 //! passed without looking at what they stand for. Zero is an empty place.
 
+use crate::steps;
+
 /// Probes after which a look-up gives up. At a load of at most two thirds honest keys need less than a hundred; without the
 /// bound, texts chosen to collide would make loading quadratic.
 const MAX_PROBES: usize = 512;
@@ -48,6 +50,7 @@ impl<'a> Table<'a> {
         let tag = (hash >> 32) as u32 & !self.number_mask;
         let mut place = hash as usize & last;
         for _ in 0..MAX_PROBES {
+            steps::count(1);
             let held = *self.places.get(place)?;
             if held == 0 {
                 return None;
@@ -75,6 +78,7 @@ pub(super) fn enter(
     let tag = (hash >> 32) as u32 & !mask;
     let mut place = hash as usize & last;
     for _ in 0..MAX_PROBES {
+        steps::count(1);
         let held = places.get_mut(place).ok_or(Clash::TooMany)?;
         if *held == 0 {
             *held = tag | number.wrapping_add(1);
@@ -94,6 +98,7 @@ const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Hash of some bytes, eight at a time.
 #[inline]
 pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
+    steps::count(bytes.len());
     let mut hash = (bytes.len() as u64).wrapping_mul(FACTOR);
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {

@@ -22,6 +22,7 @@ pub(super) enum Class {
 /// The class of `character`. Cost: one look-up for ASCII, else a binary search of about eleven steps.
 #[inline]
 pub(super) fn class_of(character: char) -> Class {
+    crate::steps::count(1);
     let code = character as u32;
     if let Some(&class) = ASCII.get(code as usize) {
         return class;

@@ -8,7 +8,7 @@ pub struct Floor {
     imports: &'static [&'static [&'static str]],
 }
 
-const GROUND: &[&str] = &["error", "num", "math", "cpu", "mem", "exec"];
+const GROUND: &[&str] = &["error", "num", "steps", "math", "cpu", "mem", "exec"];
 
 const FLOORS: &[Floor] = &[
     Floor { modules: GROUND, imports: &[GROUND] },

@@ -9,6 +9,7 @@ mod gguf_builder;
 mod check;
 #[cfg(unix)]
 mod faults;
+mod finish;
 mod generated;
 mod memory;
 mod named;

@@ -287,7 +287,26 @@ fn hyper_parameters(cases: &mut Cases, seed: &Seed, gemma: &Seed) {
     }
     hyper(cases, gemma, "42", "attention.sliding_window_pattern", "of numbers", Val::u32s(&[1, 0]));
     let experts = seed.with("llama.expert_count", Val::U32(8));
-    cases.add("43 experts", experts.file, "Unsupported", "mixture of experts", None);
+    cases.add("43 experts", experts.file.clone(), "Unsupported", "mixture of experts", None);
+    let one = seed.with("llama.expert_count", Val::U32(1));
+    cases.add("43 one expert", one.file, "Unsupported", "mixture of experts", None);
+    for (name, used) in [("no expert", 0), ("more experts than there are", 9), ("2^32-1 experts", u32::MAX)] {
+        hyper(cases, &experts, "43", "expert_used_count", &format!("{name} used"), Val::U32(used));
+    }
+    // Without experts none can be used, and layers that have nothing else are not complete.
+    hyper(cases, seed, "43", "expert_used_count", "1 without a count", Val::U32(1));
+    let none = seed.with("llama.expert_count", Val::U32(0));
+    hyper(cases, &none, "43", "expert_used_count", "2 of 0", Val::U32(2));
+    let experts_alone = none
+        .and_tensor("blk.1.ffn_up_exps.weight", &[32, 64, 8], 8, vec![0; 34 * 64 * 8])
+        .without_tensor("blk.1.ffn_up.weight");
+    cases.add(
+        "43 expert_count 0, and experts",
+        experts_alone.file,
+        "MissingTensor",
+        "blk.1.ffn_up.weight",
+        None,
+    );
     for name in ["yarn", "longrope", "", "LINEAR"] {
         let seed = seed.with("llama.rope.scaling.type", Val::str(name));
         cases.add(format!("44 rope scaling `{name}`"), seed.file, "Unsupported", "rope.scaling.type", None);
@@ -786,6 +805,9 @@ fn good() -> Vec<(String, Seed, Vec<u8>)> {
             );
         }
         add("split.count 1", seed.with("split.count", Val::U16(1)).file);
+        let none = seed.with(&seed.key("expert_count"), Val::U32(0));
+        add("43 expert_count 0", none.file.clone());
+        add("43 no experts, none used", none.with(&seed.key("expert_used_count"), Val::U32(0)).file);
     }
     good
 }

@@ -64,7 +64,8 @@ fn generate(model: &Model<'_>, limits: Limits) -> Result<Vec<u32>, usize> {
         match session.next_token(&mut sampler) {
             Ok(Some(id)) => assert!((id as usize) < model.spec().vocab),
             Ok(None) => break,
-            Err(Error::NonFinite { position }) => {
+            Err(Error::NonFinite { position, first }) => {
+                assert_eq!(first.is_some(), cfg!(debug_assertions), "{first:?}");
                 assert!(position < session.position() && session.logits().is_some());
                 return Err(position);
             }
@@ -172,6 +173,55 @@ fn numbers_that_overflow_are_an_error() {
             if tensor.name == b"output_norm.weight" {
                 assert_eq!(result, Err(6), "{result:?}");
             }
+        }
+    }
+}
+
+/// A run that comes to numbers that are none says where: builds with debug assertions name the phase and its layer.
+#[test]
+fn numbers_that_overflow_name_their_layer() {
+    let places = [
+        ("token_embd.weight", None, "embed"),
+        ("blk.0.attn_v.weight", Some(0), "attn_out of layer 0"),
+        ("blk.1.attn_output.weight", Some(1), "attn_out of layer 1"),
+        ("blk.0.ffn_up.weight", Some(0), "ffn_out of layer 0"),
+        ("blk.1.ffn_down.weight", Some(1), "ffn_out of layer 1"),
+        ("output.weight", None, "head"),
+    ];
+    for seed in [seeds::llama(), seeds::llama3(), seeds::gemma3()] {
+        // Of some models the embedding is the output as well.
+        let own = |name: &str| seed.build.tensors.iter().any(|tensor| tensor.name == name.as_bytes());
+        assert_eq!(own("output.weight"), seed.name == "llama3");
+        for (name, layer, phase) in places.into_iter().filter(|(name, ..)| own(name)) {
+            let seed = seed.with_tensor(name, |tensor| {
+                tensor
+                    .data
+                    .chunks_exact_mut(4)
+                    .for_each(|value| value.copy_from_slice(&f32::NAN.to_le_bytes()));
+            });
+            let model = Model::from_slice(&seed.file).unwrap();
+            let mut session = model.session(Limits::new().context(32).batch(3).sequences(2)).unwrap();
+            session.feed_tokens(&[3, 7, 11, 2, 19]).unwrap();
+            let error = session.next_token(&mut Sampler::greedy()).unwrap_err();
+            let Error::NonFinite { position: 4, first } = error else { panic!("{error}") };
+            if cfg!(debug_assertions) {
+                let first = first.unwrap();
+                assert_eq!(
+                    (first.to_string().as_str(), first.layer()),
+                    (phase, layer),
+                    "{}, {name}",
+                    seed.name
+                );
+                assert!(error.to_string().ends_with(&format!("not finite, first in {phase}")), "{error}");
+            } else {
+                assert_eq!(first, None);
+                assert!(error.to_string().ends_with("are not finite"), "{error}");
+            }
+            // What one sequence met is not said of another.
+            let other = session.create().unwrap();
+            session.select(other).unwrap();
+            let error = session.next_token(&mut Sampler::greedy()).unwrap_err();
+            assert_eq!(error, Error::EmptyPrompt);
         }
     }
 }

@@ -1,0 +1,51 @@
+//! Where numbers stop being finite: for messages of builds with debug assertions.
+
+use super::forward::{Pass, Phase};
+use super::spec::NormPlace;
+
+impl core::fmt::Display for Phase {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(Phase::NAMES.get(self.kind()).copied().unwrap_or_default())?;
+        self.layer().map_or(Ok(()), |layer| write!(f, " of layer {layer}"))
+    }
+}
+
+impl Phase {
+    /// Its layer, counted from 0; `None` in front of the first layer and behind the last.
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Phase::AttnNorm(layer)
+            | Phase::Qkv(layer)
+            | Phase::Store(layer)
+            | Phase::Attend(layer)
+            | Phase::AttnRound(layer)
+            | Phase::AttnOut(layer)
+            | Phase::FfnNorm(layer)
+            | Phase::FfnIn(layer)
+            | Phase::FfnRound(layer)
+            | Phase::FfnOut(layer) => Some(layer),
+            Phase::Embed | Phase::Angles | Phase::OutNorm | Phase::Head => None,
+        }
+    }
+}
+
+impl Pass<'_, '_> {
+    /// The columns in whose results of `phase`, which has run, a number is not finite. Looks at what passes from layer to
+    /// layer, and at logits: what stands in between shows there. Of logits, minus infinity is a number.
+    pub fn broken(&self, phase: Phase) -> impl Iterator<Item = usize> + '_ {
+        let spec = self.forward.spec;
+        let around = spec.norm_place == NormPlace::Around;
+        let (array, width, first) = match phase {
+            Phase::AttnOut(_) | Phase::FfnOut(_) if around => (&*self.memory.branch, spec.embd, 0),
+            Phase::Embed | Phase::AttnOut(_) | Phase::FfnOut(_) => (&*self.memory.x, spec.embd, 0),
+            Phase::AttnNorm(_) | Phase::FfnNorm(_) if around => (&*self.memory.x, spec.embd, 0),
+            Phase::Head => (&*self.memory.logits, spec.vocab, self.batch.wanted_from),
+            _ => (&[][..], 1, 0),
+        };
+        let columns = self.batch.ids.len().saturating_sub(first);
+        let is_head = phase == Phase::Head;
+        let bad = move |value: &f32| !value.is_finite() && !(is_head && *value == f32::NEG_INFINITY);
+        let rows = array.chunks_exact(width.max(1)).take(columns).enumerate();
+        rows.filter(move |(_, row)| row.iter().any(bad)).map(move |(row, _)| first + row)
+    }
+}
