@@ -7,7 +7,7 @@
 #   ./ci.sh features   the library alone with every set of features
 #   ./ci.sh test       the README's test command
 #   ./ci.sh hostile    hostile files and faults, with their numbers (part of `test` as well)
-#   ./ci.sh cross      targets without an operating system, with nothing but `core`
+#   ./ci.sh cross      targets without an operating system, with nothing but `core`; tests of the kernels for WebAssembly
 #   ./ci.sh foreign    tests on i686, a big-endian and an AArch64 machine, and the bits of a story on each
 #   ./ci.sh foreign-whole [MACHINE]...  (not part of `all`) all tests there: i686, s390x, aarch64
 #   ./ci.sh c          the C and C++ side: header, programs, exported symbols
@@ -53,7 +53,7 @@ lint() {
 
 features() {
     local set
-    for set in '' alloc std avx2 std,avx2 avx512; do
+    for set in '' alloc std avx2 std,avx2 avx512 neon,simd128; do
         cargo clippy --quiet --lib --no-default-features --features "$set" -- -D warnings
     done
 }
@@ -72,13 +72,31 @@ debian_rust() {
 
 cross() {
     local target
-    for target in x86_64-unknown-none thumbv7em-none-eabihf wasm32-unknown-unknown; do
+    for target in x86_64-unknown-none aarch64-unknown-none thumbv7em-none-eabihf wasm32-unknown-unknown; do
         echo "cross: $target, core alone"
-        debian_rust build --quiet --release -p locutor --no-default-features --target "$target" -Zbuild-std=core
+        debian_rust build --quiet --release -p locutor --no-default-features --features neon --target "$target" \
+            -Zbuild-std=core
     done
     echo "cross: wasm32-unknown-unknown with simd128, core and alloc"
     RUSTFLAGS='-C target-feature=+simd128' debian_rust build --quiet --release -p locutor \
-        --no-default-features --features alloc --target wasm32-unknown-unknown -Zbuild-std=core,alloc
+        --no-default-features --features alloc,simd128 --target wasm32-unknown-unknown -Zbuild-std=core,alloc
+    echo "cross: wasm32-wasip1 with simd128, tests of the kernels"
+    wasi_tests
+}
+
+# The kernels' tests as a program for Node.js. Debian's compiler has no C library for this target of its own.
+wasi_tests() {
+    local libc=/usr/lib/wasm32-wasi told
+    need wasm-ld lld
+    need node nodejs
+    need "$libc/libc.a" wasi-libc
+    local -x CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-ld
+    local -x CARGO_TARGET_WASM32_WASIP1_RUNNER="timeout 900 node --no-warnings $PWD/tools/wasi.mjs"
+    local -x RUSTFLAGS="-Ctarget-feature=+simd128 -Clink-self-contained=no -Clink-arg=$libc/crt1-command.o -Lnative=$libc"
+    told=$(debian_rust test --quiet --release -p locutor --lib --target wasm32-wasip1 -Zbuild-std=std,panic_abort \
+        -- kernels:: --nocapture)
+    echo "$told"
+    same "the tables of WebAssembly" "$(sed -n 's/.*\(tables: .*\)/\1/p' <<< "$told")" "tables: scalar simd128"
 }
 
 # Tests on other machines: 32 bits, big-endian, 64-bit Arm. Two of them are emulated, and emulators are slow, so only the
@@ -93,6 +111,20 @@ foreign() {
         there=$(on "$machine" run --quiet --release --example locutor -- "${hash[@]}")
         same "the hash of all logits on $machine" "$there" "$here"
     done
+    # Beside the one with everything, AArch64 machines with less: other tables are the best there.
+    arm_tables max "scalar neon dotprod i8mm" kernels::aarch64
+    arm_tables cortex-a76 "scalar neon dotprod" kernels::
+    arm_tables cortex-a53 "scalar neon" kernels::
+}
+
+# arm_tables CPU TABLES TESTS: such a CPU has these tables, and the tests pass on it.
+arm_tables() {
+    local told
+    local -x CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="timeout 900 qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu"
+    echo "foreign: aarch64, $1"
+    told=$(debian_rust test --quiet --release -p locutor --lib --target aarch64-unknown-linux-gnu -Zbuild-std \
+        -- "$3" --nocapture)
+    same "the tables of $1" "$(sed -n 's/.*\(tables: .*\)/\1/p' <<< "$told")" "tables: $2"
 }
 
 # All tests of the library there but those that CONTRIBUTING.md names. foreign-whole [MACHINE]...

@@ -18,12 +18,30 @@ pub struct Features {
     pub avx512_vnni: bool,
     /// x86: dot products of bytes in 256-bit registers, without AVX-512.
     pub avx_vnni: bool,
+    /// AArch64: the vector registers. Every program may use them, but for some on bare metal.
+    pub neon: bool,
+    /// AArch64: dot products of bytes.
+    pub dotprod: bool,
+    /// AArch64: products of matrices of bytes.
+    pub i8mm: bool,
+    /// WebAssembly: 128-bit vectors. A module has them or not from when it is built.
+    pub simd128: bool,
 }
 
 impl Features {
     /// Nothing but plain Rust.
-    pub const NONE: Features =
-        Features { avx2: false, f16c: false, fma: false, avx512: false, avx512_vnni: false, avx_vnni: false };
+    pub const NONE: Features = Features {
+        avx2: false,
+        f16c: false,
+        fma: false,
+        avx512: false,
+        avx512_vnni: false,
+        avx_vnni: false,
+        neon: false,
+        dotprod: false,
+        i8mm: false,
+        simd128: false,
+    };
 
     /// Whether everything in `needed` is there.
     pub const fn includes(self, needed: Features) -> bool {
@@ -33,6 +51,10 @@ impl Features {
             && (self.avx512 || !needed.avx512)
             && (self.avx512_vnni || !needed.avx512_vnni)
             && (self.avx_vnni || !needed.avx_vnni)
+            && (self.neon || !needed.neon)
+            && (self.dotprod || !needed.dotprod)
+            && (self.i8mm || !needed.i8mm)
+            && (self.simd128 || !needed.simd128)
     }
 }
 
@@ -52,6 +74,10 @@ mod tests {
             Features { avx512: true, ..Features::NONE },
             Features { avx512_vnni: true, ..Features::NONE },
             Features { avx_vnni: true, ..Features::NONE },
+            Features { neon: true, ..Features::NONE },
+            Features { dotprod: true, ..Features::NONE },
+            Features { i8mm: true, ..Features::NONE },
+            Features { simd128: true, ..Features::NONE },
         ] {
             assert!(one.includes(one) && !avx2.includes(one));
         }

@@ -17,9 +17,17 @@
 
 mod attention;
 mod float_env;
-#[cfg(all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+#[cfg(any(
+    all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"),
+    all(feature = "neon", target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(feature = "simd128", target_arch = "wasm32", target_feature = "simd128")
+))]
 mod floats;
-#[cfg(all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
+#[cfg(any(
+    all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"),
+    all(feature = "neon", target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(feature = "simd128", target_arch = "wasm32", target_feature = "simd128")
+))]
 mod rows;
 mod scalar_linear;
 #[cfg(test)]
@@ -32,8 +40,32 @@ mod testkit_vector;
 mod vector;
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(all(feature = "simd128", target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm32;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
+
+// Whose tables this build has beside the scalar one.
+cfg_select! {
+    all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2") => {
+        use x86 as native;
+    }
+    all(feature = "neon", target_arch = "aarch64", target_feature = "neon", target_endian = "little") => {
+        use aarch64 as native;
+    }
+    all(feature = "simd128", target_arch = "wasm32", target_feature = "simd128") => {
+        use wasm32 as native;
+    }
+    _ => {
+        mod native {
+            pub(super) const TABLES: &[(&super::Kernels, super::Features)] = &[];
+
+            pub(super) fn features() -> super::Features {
+                super::Features::NONE
+            }
+        }
+    }
+}
 
 pub use attention::{
     ATTENTION_CHUNK, Attention, ChunkScores, KV_BLOCK, KvBlocks, KvType, KvTypes, Span, TOGETHER,
@@ -167,34 +199,10 @@ impl core::fmt::Debug for Kernels {
 /// The specification: plain Rust for any machine.
 pub const SCALAR: Kernels = vector::scalar::kernels("scalar", scalar_linear::LINEAR, scalar_linear::scratch);
 
-/// Every table of this build with the features that it needs, the best one last.
-const TABLES: &[(&Kernels, Features)] = &[
-    (&SCALAR, Features::NONE),
-    #[cfg(all(feature = "avx2", any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse2"))]
-    (&x86::AVX2, x86::AVX2_NEEDS),
-    #[cfg(all(
-        feature = "avx512",
-        any(target_arch = "x86", target_arch = "x86_64"),
-        target_feature = "sse2"
-    ))]
-    (&x86::AVX512, x86::AVX512_NEEDS),
-];
-
 /// What this CPU can do, as far as this build has kernels for it. Asks the CPU each time, which may take some
 /// microseconds in a virtual machine.
 pub fn features() -> Features {
-    #[cfg(all(
-        feature = "avx2",
-        any(target_arch = "x86", target_arch = "x86_64"),
-        target_feature = "sse2"
-    ))]
-    return x86::features();
-    #[cfg(not(all(
-        feature = "avx2",
-        any(target_arch = "x86", target_arch = "x86_64"),
-        target_feature = "sse2"
-    )))]
-    return Features::NONE;
+    native::features()
 }
 
 /// The specification, which runs anywhere.
@@ -205,7 +213,9 @@ pub fn scalar() -> &'static Kernels {
 /// The tables that this CPU can run, the best one last; the first one is [`scalar`].
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     let cpu = features();
-    TABLES.iter().filter(move |(_, needs)| cpu.includes(*needs)).map(|(table, _)| *table)
+    let native =
+        native::TABLES.iter().filter(move |(_, needs)| cpu.includes(*needs)).map(|(table, _)| *table);
+    core::iter::once(&SCALAR).chain(native)
 }
 
 /// The best table that this CPU can run. Nothing is remembered: call it once and keep the value.

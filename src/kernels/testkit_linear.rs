@@ -366,6 +366,8 @@ fn what_does_not_fit_is_left_alone() {
 
 #[test]
 fn tables_are_found_by_name() {
+    let names: Vec<_> = available().map(|table| table.name).collect();
+    std::println!("tables: {}", names.join(" "));
     assert_eq!(available().next().map(|table| table.name), Some("scalar"));
     for table in available() {
         assert_eq!(by_name(table.name).map(|found| found.name), Some(table.name));

@@ -44,7 +44,7 @@ impl Pass<'_, '_> {
         };
         let columns = self.batch.ids.len().saturating_sub(first);
         let is_head = phase == Phase::Head;
-        let bad = move |value: &f32| !value.is_finite() && !(is_head && *value == f32::NEG_INFINITY);
+        let bad = move |value: &f32| !(value.is_finite() || is_head && *value == f32::NEG_INFINITY);
         let rows = array.chunks_exact(width.max(1)).take(columns).enumerate();
         rows.filter(move |(_, row)| row.iter().any(bad)).map(move |(row, _)| first + row)
     }

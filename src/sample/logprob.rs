@@ -113,7 +113,7 @@ mod tests {
             top(&logits, n, memory).unwrap().iter().map(|c| c.id).collect()
         };
         assert_eq!(ids(3, &mut memory), [5, 1, 3]);
-        assert_eq!(ids(0, &mut memory), []);
+        assert_eq!(ids(0, &mut memory), [0u32; 0]);
         assert_eq!(ids(99, &mut memory), [5, 1, 3, 0, 4, 2]);
         let short = top(&logits, 1, &mut memory[..5]);
         assert_eq!(short, Err(SampleError::Candidates { needed: 6, got: 5 }));

@@ -112,7 +112,7 @@ pub(super) enum Codes {
 
 impl Codes {
     /// Whether each 16 values have a scale of their own.
-    const fn halves(self) -> bool {
+    pub(super) const fn halves(self) -> bool {
         matches!(self, Codes::SixMinus32)
     }
 

@@ -132,7 +132,7 @@ for_vector_kernels!(stamp_vector_kernels["avx2,f16c,fma"]);
 #[test]
 fn avx2_equals_scalar() {
     extern crate std;
-    if !super::features().includes(super::AVX2_NEEDS) {
+    if !super::features().includes(super::tables::AVX2_NEEDS) {
         std::eprintln!("no AVX2 here: not tested");
         return;
     }

@@ -115,7 +115,7 @@ for_vector_kernels!(stamp_vector_kernels["avx2,f16c,fma,avx512f,avx512bw,avx512d
 #[test]
 fn avx512_equals_scalar() {
     extern crate std;
-    if !super::features().includes(super::AVX512_NEEDS) {
+    if !super::features().includes(super::tables::AVX512_NEEDS) {
         std::eprintln!("no AVX-512 here: not tested");
         return;
     }

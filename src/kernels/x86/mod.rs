@@ -15,6 +15,4 @@ pub(super) mod float_env;
 mod tables;
 
 #[cfg(all(feature = "avx2", target_feature = "sse2"))]
-pub(super) use tables::{AVX2, AVX2_NEEDS, features};
-#[cfg(all(feature = "avx512", target_feature = "sse2"))]
-pub(super) use tables::{AVX512, AVX512_NEEDS};
+pub(super) use tables::{TABLES, features};

@@ -10,6 +10,13 @@ use core::arch::x86::{__cpuid, __cpuid_count, _xgetbv};
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
+/// The tables of this build with the features that they need, the best one last.
+pub(in crate::kernels) const TABLES: &[(&Kernels, Features)] = &[
+    (&AVX2, AVX2_NEEDS),
+    #[cfg(feature = "avx512")]
+    (&AVX512, AVX512_NEEDS),
+];
+
 /// What [`AVX2`] needs.
 pub(in crate::kernels) const AVX2_NEEDS: Features =
     Features { avx2: true, f16c: true, fma: true, ..Features::NONE };
@@ -52,6 +59,7 @@ pub(in crate::kernels) fn features() -> Features {
         avx512,
         avx512_vnni: avx512 && bit(leaf7.ecx, 11),
         avx_vnni: ymm && bit(leaf7_1, 4),
+        ..Features::NONE
     }
 }
 

@@ -1,0 +1,12 @@
+// Runs a program of WebAssembly's system interface (WASI preview 1) under Node.js; `cargo test` uses it as a runner.
+//
+//   node --no-warnings tools/wasi.mjs PROGRAM [ARGUMENT...]
+//
+// Its exit status is the program's. A program that traps, as one that panics does, ends with 1 and a stack of names.
+import { readFile } from 'node:fs/promises';
+import { WASI } from 'node:wasi';
+
+const [program, ...rest] = process.argv.slice(2);
+const wasi = new WASI({ version: 'preview1', args: [program, ...rest], env: process.env, preopens: { '.': '.' } });
+const module = await WebAssembly.compile(await readFile(program));
+process.exitCode = wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject()));
