@@ -327,6 +327,8 @@ pub fn for_each_job<P: Parts, F>(
     }
     let pieces = Chunks::new(scratch, scratch_len);
     let shares = jobs.len().min(SHARES * threads);
+    let (each, rest) = (jobs.len().checked_div(shares), jobs.len().checked_rem(shares));
+    let (each, rest) = (each.unwrap_or(0), rest.unwrap_or(0));
     let (lanes, taken) = (Lanes::new(threads, shares), Taken::new());
     // The call's own number does not count: whichever it is, one more share is done, so each is done once.
     let share = |worker: usize| {
@@ -337,8 +339,7 @@ pub fn for_each_job<P: Parts, F>(
         if let Some(share) = share {
             // SAFETY: nobody else has this worker's piece until it is free again.
             let scratch = unsafe { pieces.part(worker) };
-            let at =
-                |share: usize| jobs.start + share * (jobs.len() / shares) + share.min(jobs.len() % shares);
+            let at = |share: usize| jobs.start + share * each + share.min(rest);
             for job in at(share)..at(share + 1) {
                 if crew.stops() {
                     break;
