@@ -93,6 +93,7 @@ wasi_tests() {
     local -x CARGO_TARGET_WASM32_WASIP1_LINKER=wasm-ld
     local -x CARGO_TARGET_WASM32_WASIP1_RUNNER="timeout 900 node --no-warnings $PWD/tools/wasi.mjs"
     local -x RUSTFLAGS="-Ctarget-feature=+simd128 -Clink-self-contained=no -Clink-arg=$libc/crt1-command.o -Lnative=$libc"
+    RUSTFLAGS+=" -Clink-arg=--allow-undefined"
     told=$(debian_rust test --quiet --release -p locutor --lib --target wasm32-wasip1 -Zbuild-std=std,panic_abort \
         -- kernels:: --nocapture)
     echo "$told"
