@@ -3,7 +3,7 @@
 
 Each turn starts both programs afresh, and each warms up once before it measures: a prompt of P tokens from an empty
 cache, then N tokens one by one from an empty cache. llama.cpp gets batches of 512 and runs both with and without
-flash attention; the setting with the better median counts. What is printed is the median over the turns, with the
+flash attention, unless --flash says which; the setting with the better median counts. What is printed is the median over the turns, with the
 least and the greatest, and the ratio of the medians.
 With a depth both tests begin behind so many tokens, which are not in the figures.
 """
@@ -20,6 +20,7 @@ import time
 import peers
 
 BATCH = 512
+FLASH = {"best": (0, 1), "on": (1,), "off": (0,)}
 
 
 def main():
@@ -54,6 +55,8 @@ def arguments():
     )
     parser.add_argument("-t", "--threads", default="1,2", metavar="LIST", help="default %(default)s")
     parser.add_argument("-r", "--runs", type=int, default=5, metavar="R", help="turns; default %(default)s")
+    parser.add_argument("--flash", choices=FLASH, default="best", help="llama.cpp's attention; default %(default)s")
+    parser.add_argument("--map", action="store_true", help="Locutor maps the file too, instead of reading it")
     parser.add_argument("--require", type=float, metavar="RATIO", help="exit status 1 if a ratio is lower")
     parser.add_argument("--json", action="store_true", help="one JSON object a row instead of the table")
     parser.add_argument("--llama-once", type=int, metavar="FLASH", help=argparse.SUPPRESS)
@@ -70,9 +73,11 @@ def tests(options):
 def one_turn(tool, options, threads):
     """Pairs of engine and its tokens per second in each test, every engine in a process of its own."""
     lengths = ["-p", options.prompt, "-n", options.decode, "-d", options.depth, "-t", threads]
-    lines = peers.run_locutor(tool, "bench", "-m", options.model, *lengths, "-r", 1, "--json").splitlines()
+    mapped = ["--map"] if options.map else []
+    run = peers.run_locutor(tool, "bench", "-m", options.model, *mapped, *lengths, "-r", 1, "--json")
+    lines = run.splitlines()
     yield "Locutor", {line["test"]: line["tokens_per_s_median"] for line in map(json.loads, lines)}
-    for flash in (0, 1):
+    for flash in FLASH[options.flash]:
         command = [sys.executable, __file__, str(options.model), *map(str, lengths), "--llama-once", str(flash)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         yield ("llama.cpp", flash), json.loads(output)
@@ -81,7 +86,8 @@ def one_turn(tool, options, threads):
 def row(speeds, test, threads):
     """The figures of one line of the table."""
     ours = speeds["Locutor", test, threads]
-    flash = max((0, 1), key=lambda flash: statistics.median(speeds[("llama.cpp", flash), test, threads]))
+    settings = [flash for flash in (0, 1) if speeds[("llama.cpp", flash), test, threads]]
+    flash = max(settings, key=lambda flash: statistics.median(speeds[("llama.cpp", flash), test, threads]))
     theirs = speeds[("llama.cpp", flash), test, threads]
     figures = {"test": test, "threads": threads, "runs": len(ours), "llama_flash_attention": bool(flash)}
     for name, values in (("locutor", ours), ("llama", theirs)):
