@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """From the start of the process to the end of the first token, and the memory that takes, beside llama.cpp.
 
-Locutor's time is that of a whole process of its tool, from before it exists until it has ended. llama.cpp's begins when
+Both map the file. Locutor's time is that of a whole process of its tool, from before it exists until it has ended. llama.cpp's begins when
 its library is loaded and Python is ready, and ends when the logits are there. Peak memory is what the process had
 resident, pages of the mapped file included; of llama.cpp's what Python had before is taken off. The file is read
 once before, so that it lies in the system's cache.
@@ -54,7 +54,7 @@ def main():
 def locutor_once(tool, options):
     """Seconds and peak bytes of one process."""
     command = [tool, "generate", "-m", options.model, "-c", options.context, "-t", options.threads]
-    command += ["--greedy", "-n", 1, PROMPT]
+    command += ["--map", "--greedy", "-n", 1, PROMPT]
     start = time.perf_counter()
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     said = process.stderr.read()
