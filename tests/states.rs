@@ -200,3 +200,33 @@ fn a_sequence_is_restored_beside_others() {
     session.restore(&state, None).unwrap();
     assert_eq!(bits(&mut session), expected);
 }
+
+/// When a text goes back, pages that it gave back at its longest are still gone, and it still needs none of them.
+#[test]
+fn a_text_that_went_back_is_restored() {
+    let file = golden("llama-gqa-tied-q8_0");
+    let model = Model::from_slice(&file).unwrap();
+    let limits = Limits::new().context(160).policy(ContextPolicy::Slide { sinks: 4 });
+    let mut session = model.session(limits).unwrap();
+    let tokens: Vec<u32> = (0..260).map(|i| (i * 37 + 11) % 100).collect();
+    session.feed_tokens(&tokens[..190]).unwrap();
+    session.advance(Budget::Unlimited).unwrap();
+    for len in 191..=tokens.len() {
+        session.feed_tokens(&tokens[len - 1..len]).unwrap();
+        session.advance(Budget::Unlimited).unwrap();
+        let longest = save(&mut session, Saved::Session, None);
+        for back in 1..=16 {
+            session.truncate(len - back).unwrap();
+            for what in [Saved::Sequence, Saved::Session] {
+                let state = save(&mut session, what, None);
+                let mut other = model.session(limits).unwrap();
+                other.restore(&state, None).unwrap();
+                assert_eq!(other.position(), len - back);
+                if back % 5 == 0 {
+                    assert_eq!(bits(&mut other), bits(&mut session), "{len} tokens, {back} back");
+                }
+            }
+            session.restore(&longest, None).unwrap();
+        }
+    }
+}

@@ -177,6 +177,15 @@ impl Policy {
         }
     }
 
+    /// The same of a sequence that once had `high` tokens: when it had them, what they no longer needed may have been given
+    /// back. What its last token sees is there.
+    pub(super) fn still_held_from(&self, len: usize, high: usize, waits: bool) -> usize {
+        match self.kind {
+            ContextPolicy::Slide { .. } => self.retain_from(high).min(self.view(len.saturating_sub(1)).first),
+            _ => self.held_from(len, waits),
+        }
+    }
+
     /// Whether a sequence that once had `high` tokens can go back to `len` of them: what the last of these sees must not
     /// be forgotten. Where layers see a window, what is behind it is gone too, unless all can be computed again.
     pub(super) fn can_return(&self, len: usize, high: usize, windowed: bool) -> bool {

@@ -306,7 +306,8 @@ impl Session<'_> {
         let end = body.place(policy);
         let (gone, end, sees) = match kind {
             0 => {
-                let first = policy.held_from(end, len > body.computed).saturating_sub(policy.keep);
+                let first = policy.still_held_from(end, body.most, len > body.computed);
+                let first = first.saturating_sub(policy.keep);
                 let forgotten = if policy.begins_anew() { 0 } else { body.forgotten };
                 at.check(Some(forgotten) == base.checked_mul(KV_BLOCK))?;
                 (forgotten, if policy.forgets() { end } else { len }, first)
