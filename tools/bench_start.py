@@ -3,15 +3,15 @@
 
 Both map the file. Locutor's time is that of a whole process of its tool, from before it exists until it has ended. llama.cpp's begins when
 its library is loaded and Python is ready, and ends when the logits are there. Peak memory is what the process had
-resident, pages of the mapped file included; of llama.cpp's what Python had before is taken off. The file is read
+resident (VmHWM of Linux, looked at until the process ends), pages of the mapped file included; of llama.cpp's what Python
+had before is taken off. The file is read
 once before, so that it lies in the system's cache.
 """
 
 import argparse
 import json
-import os
 import pathlib
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -57,12 +57,23 @@ def locutor_once(tool, options):
     command += ["--map", "--greedy", "-n", 1, PROMPT]
     start = time.perf_counter()
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, resident(process.pid, "VmHWM"))
     seconds = time.perf_counter() - start
-    if status:
-        sys.exit(f"{command}: {said.decode()}")
-    return seconds, usage.ru_maxrss * 1024
+    if process.returncode:
+        sys.exit(f"{command}: {process.stderr.read().decode()}")
+    return seconds, peak
+
+
+def resident(process, field):
+    """Bytes that a process has resident, or had at most; 0 when it has ended."""
+    try:
+        status = pathlib.Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def llama_process(options):
@@ -73,15 +84,14 @@ def llama_process(options):
 
 def llama_once(options):
     peers.llama_library()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("self", "VmRSS")
     start = time.perf_counter()
     with peers.Llama(options.model, context=options.context, threads=options.threads) as llama:
         llama.decode(llama.tokenize(PROMPT))
         logits = llama.lib.llama_get_logits_ith(llama.context, -1)
         int(np.ctypeslib.as_array(logits, shape=(llama.n_vocab,)).argmax())
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps([seconds, peak * 1024]))
+    print(json.dumps([seconds, resident("self", "VmHWM") - before]))
 
 
 if __name__ == "__main__":
