@@ -118,13 +118,12 @@ foreign() {
     arm_tables cortex-a53 "scalar neon" kernels::
 }
 
-# arm_tables CPU TABLES TESTS: such a CPU has these tables, and the tests pass on it.
+# arm_tables CPU TABLES TESTS: such a CPU has these tables, as one test tells, and the tests pass on it.
 arm_tables() {
-    local told
-    local -x CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="timeout 900 qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu"
+    local told cpu=$1
     echo "foreign: aarch64, $1"
-    told=$(debian_rust test --quiet --release -p locutor --lib --target aarch64-unknown-linux-gnu -Zbuild-std \
-        -- "$3" --nocapture)
+    told=$(on aarch64 test --quiet --release -p locutor --lib \
+        -- tables_are_found_by_name "$3" --nocapture)
     same "the tables of $1" "$(sed -n 's/.*\(tables: .*\)/\1/p' <<< "$told")" "tables: $2"
 }
 
@@ -141,7 +140,8 @@ foreign-whole() {
     done
 }
 
-# on MACHINE COMMAND [ARGUMENT]...: cargo's COMMAND for another machine, whose programs then run here.
+# on MACHINE COMMAND [ARGUMENT]...: cargo's COMMAND for another machine, whose programs then run here. An emulator has
+# its own idea of the processor unless the variable `cpu` names one, and `longest` seconds for each program.
 on() {
     local machine=$1 command=$2 root=/usr/$1-linux-gnu runner
     shift 2
@@ -151,7 +151,7 @@ on() {
         runner="$root/lib/ld-linux.so.2 --library-path $root/lib"
         need "$root/lib/ld-linux.so.2" libc6-i386-cross
     else
-        runner="qemu-$machine -L $root"
+        runner="qemu-$machine ${cpu:+-cpu $cpu} -L $root"
         need "qemu-$machine" qemu-user
     fi
     local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU
