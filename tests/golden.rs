@@ -4,7 +4,8 @@ use locutor::kernels;
 use locutor::kv::KvType;
 use locutor::model::Model;
 use locutor::model::plan::Precisions;
-use locutor::session::Limits;
+use locutor::sample::Sampler;
+use locutor::session::{Budget, Limits};
 use locutor::tensor::Precision;
 
 /// Ids and logits as the reference computed them.
@@ -123,30 +124,58 @@ fn keys_and_values_in_q8_0_cost_what_their_steps_are() {
     }
 }
 
-#[test]
-fn batches_threads_and_kernels_do_not_change_a_bit() {
+/// Each of its limits gives a model the same bits, and each pair of types for keys and values bits of its own.
+fn same_bits(name: &str, len: usize) {
     use KvType::{F16, F32, Q8_0};
-    let types = [(F16, F16), (Q8_0, Q8_0), (Q8_0, F16), (F16, Q8_0), (F32, F16)];
-    for name in ["gpt2-tied", "llama-gqa-tied-q8_0", "gemma3"] {
-        // Where positions have no table, more of them than a chunk of attention holds.
-        let (ids, len) = (Golden::read(name).ids, if name == "gpt2-tied" { 200 } else { 300 });
-        let ids: Vec<u32> = ids.iter().copied().cycle().take(len).collect();
-        let bits =
-            |limits: Limits| logits(name, &ids, limits).into_iter().map(f32::to_bits).collect::<Vec<_>>();
-        let mut seen = Vec::new();
-        for (keys, values) in types {
-            let limits = Limits::new().context(len).kv_types(keys, values);
-            let expected = bits(limits.batch(1).kernels(kernels::scalar()));
-            for table in kernels::available() {
-                for (batch, rows, threads) in [(1, 1, 2), (7, 3, 1), (64, 64, 2), (512, 5, 3), (512, 512, 1)]
-                {
-                    let limits = limits.batch(batch).logits(rows).threads(threads).kernels(table);
-                    let name = format!("{name} {} {keys:?} {values:?}", table.name);
-                    assert!(bits(limits) == expected, "{name} batch {batch} threads {threads}");
-                }
+    let ids: Vec<u32> = Golden::read(name).ids.iter().copied().cycle().take(len).collect();
+    let bits = |limits: Limits| logits(name, &ids, limits).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let mut seen = Vec::new();
+    for (keys, values) in [(F16, F16), (Q8_0, Q8_0), (Q8_0, F16), (F16, Q8_0), (F32, F16)] {
+        let limits = Limits::new().context(len).kv_types(keys, values);
+        let expected = bits(limits.batch(1).kernels(kernels::scalar()));
+        for table in kernels::available() {
+            for (batch, rows, threads) in [(1, 1, 2), (7, 3, 1), (64, 64, 2), (512, 5, 3), (512, 512, 1)] {
+                let limits = limits.batch(batch).logits(rows).threads(threads).kernels(table);
+                let name = format!("{name} {} {keys:?} {values:?}", table.name);
+                assert!(bits(limits) == expected, "{name} batch {batch} threads {threads}");
             }
-            assert!(!seen.contains(&expected), "{name}: {keys:?} {values:?} are stored as another pair");
-            seen.push(expected);
+        }
+        assert!(!seen.contains(&expected), "{name}: {keys:?} {values:?} are stored as another pair");
+        seen.push(expected);
+    }
+}
+
+macro_rules! same_bits {
+    ($($test:ident: $name:literal, $len:literal;)*) => {
+        $(#[test] fn $test() { same_bits($name, $len); })*
+    };
+}
+
+// Where positions have no table, more of them than a chunk of attention holds.
+same_bits! {
+    batches_threads_and_kernels_do_not_change_a_bit_of_gpt2: "gpt2-tied", 200;
+    batches_threads_and_kernels_do_not_change_a_bit_of_llama: "llama-gqa-tied-q8_0", 300;
+    batches_threads_and_kernels_do_not_change_a_bit_of_gemma3: "gemma3", 300;
+}
+
+/// The hash holds for every machine, whatever its kernels, width and byte order are. It changes with the numbers that the
+/// engine computes with: a change of theirs says so here.
+#[test]
+fn a_sampled_story_has_the_same_bits_on_every_machine() {
+    let bytes = std::fs::read(format!("{}/examples/model/story.gguf", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let model = Model::from_slice(&bytes).unwrap();
+    let mut session = model.session(Limits::new().context(64)).unwrap();
+    let mut sampler = Sampler::greedy().temperature(0.8).unwrap().top_k(40).top_p(0.95).unwrap().seed(1);
+    session.set_max_tokens(Some(32));
+    session.feed("Once upon a time").unwrap();
+    // The 64-bit FNV-1a hash of every logit's bits, in little-endian order.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    while session.next_token(&mut sampler).unwrap().is_some() {
+        session.advance(Budget::Unlimited).unwrap();
+        let logits = session.logits().unwrap();
+        for byte in logits.iter().flat_map(|logit| logit.to_bits().to_le_bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
+    assert_eq!(hash, 0xe46e_3149_be66_d92d, "{hash:#018x}");
 }
