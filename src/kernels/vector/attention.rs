@@ -14,19 +14,30 @@ use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span, atten
 use super::cache::Stored;
 use super::lanes::{LANES, Lanes, larger, maximum, tree};
 use crate::math::{exp, tanh};
+use core::hint::black_box;
 use core::ops::Range;
 
 const _: () = assert!(ATTENTION_CHUNK.is_multiple_of(KV_BLOCK));
 
 /// How many of the heads that are left share the loads from the cache: as many as have sums in registers, `sums` at
-/// most, in pairs where there are many.
+/// most, in pairs where there are many. Without registers of 16 lanes four or one do, as each number more is code more.
 #[inline(always)]
 fn together(left: usize, sums: usize) -> usize {
     match left {
+        4.. if sums == 1 => 4,
+        _ if sums == 1 => 1,
         8.. if sums >= 16 && left != 9 => 8,
         6 | 9 if sums >= 16 => 6,
         5..8 => left.div_ceil(2),
         _ => left.min(4),
+    }
+}
+
+/// Whether [`together`] ever gives `n`: else its code is not to be compiled.
+const fn asked(n: usize, sums: usize) -> bool {
+    match sums {
+        1 => n == 1 || n == 4,
+        _ => n <= 4 || sums >= 16,
     }
 }
 
@@ -85,8 +96,7 @@ fn scores_of_heads<L: Lanes, T: Stored, const N: usize>(
     scale: f32,
     scores: &mut [ChunkScores],
 ) {
-    if N > 4 && L::SUMS < 16 {
-        // Never asked for, and not to be compiled.
+    if !asked(N, L::SUMS) {
         return;
     }
     let Some(scores) = scores.first_chunk_mut::<N>() else { return };
@@ -105,7 +115,7 @@ fn scores_of_heads<L: Lanes, T: Stored, const N: usize>(
     scores_of_blocks::<L, T, N, 1>(lanes, &rows, chunk, scale, scores, &mut blocks);
 }
 
-/// Takes `B` blocks at a time, as often as `blocks` has so many.
+/// Takes `B` blocks at a time, as often as `blocks` has so many, up to some of which one is not whole.
 #[inline(always)]
 fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
     lanes: L,
@@ -127,6 +137,9 @@ fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
             let next =
                 if later { kv.keys(block.saturating_add(B)) } else { kv.values(first.saturating_add(b)) };
             ahead[b] = next.as_ptr();
+        }
+        if B > 1 && keys.iter().any(|block| block.len() != keys[0].len()) {
+            return;
         }
         let sums = T::score(lanes, rows, &keys, &ahead);
         for (scores, sums) in scores.iter_mut().zip(sums) {
@@ -222,6 +235,17 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
         }
         head += together;
     }
+    if kv.dim_v.is_multiple_of(LANES) {
+        return;
+    }
+    // Rare: what is left of each head, alone.
+    for head in 0..heads {
+        let Some(scores) = scores.get(head..).unwrap_or_default().first_chunk() else { return };
+        let Some(sights) = Sights::<1>::of(|_| span_of(spans, head, all)) else { return };
+        let partial = partial.get_mut(head * len..).unwrap_or_default();
+        let mut at = kv.dim_v - kv.dim_v % LANES;
+        values_of_strips::<L, T, 1, 1, false>(lanes, scores, kv, &sights, partial, &mut at);
+    }
 }
 
 /// What some heads see of a chunk.
@@ -233,6 +257,23 @@ struct Sights<const N: usize> {
 }
 
 impl<const N: usize> Sights<N> {
+    /// For the first `N` heads; `None` if one has no span.
+    #[inline(always)]
+    fn of<'s>(spans: impl Fn(usize) -> Option<&'s Span>) -> Option<Self> {
+        let mut sights = Self { first_block: 0, blocks: 0..0, seen: [const { 0..0 }; N] };
+        for (n, seen) in sights.seen.iter_mut().enumerate() {
+            let span = spans(n)?;
+            let (blocks, positions) = span.blocks();
+            if !blocks.is_empty() {
+                let Range { start, end } = sights.blocks;
+                let all = if start == end { blocks } else { start.min(blocks.start)..end.max(blocks.end) };
+                sights.blocks = all;
+            }
+            (sights.first_block, *seen) = (span.first_block, positions);
+        }
+        Some(sights)
+    }
+
     /// What every head sees of a block, and what each sees behind that. Heads that begin differently share nothing.
     #[inline(always)]
     fn of_block(&self, block: usize) -> (Range<usize>, [Range<usize>; N]) {
@@ -255,7 +296,7 @@ impl<const N: usize> Sights<N> {
     }
 }
 
-/// Sums of the first `N` heads.
+/// Sums of the first `N` heads, but for the values behind the last 16.
 #[inline(always)]
 fn values_of_heads<'s, L: Lanes, T: Stored, const N: usize>(
     lanes: L,
@@ -264,22 +305,11 @@ fn values_of_heads<'s, L: Lanes, T: Stored, const N: usize>(
     spans: impl Fn(usize) -> Option<&'s Span>,
     partial: &mut [f32],
 ) {
-    if N > 4 && L::SUMS < 16 {
-        // Never asked for, and not to be compiled.
+    if !asked(N, L::SUMS) {
         return;
     }
     let Some(scores) = scores.first_chunk::<N>() else { return };
-    let mut sights = Sights { first_block: 0, blocks: 0..0, seen: [const { 0..0 }; N] };
-    for (n, seen) in sights.seen.iter_mut().enumerate() {
-        let Some(span) = spans(n) else { return };
-        let (blocks, positions) = span.blocks();
-        if !blocks.is_empty() {
-            let Range { start, end } = sights.blocks;
-            let all = if start == end { blocks } else { start.min(blocks.start)..end.max(blocks.end) };
-            sights.blocks = all;
-        }
-        (sights.first_block, *seen) = (span.first_block, positions);
-    }
+    let Some(sights) = Sights::of(spans) else { return };
     // Several strips of 16 values at once, as far as their sums fit the registers, then those that are left.
     let mut at = 0;
     if L::SUMS / N >= 4 {
@@ -289,7 +319,6 @@ fn values_of_heads<'s, L: Lanes, T: Stored, const N: usize>(
         values_of_strips::<L, T, N, 2, true>(lanes, scores, kv, &sights, partial, &mut at);
     }
     values_of_strips::<L, T, N, 1, true>(lanes, scores, kv, &sights, partial, &mut at);
-    values_of_strips::<L, T, N, 1, false>(lanes, scores, kv, &sights, partial, &mut at);
 }
 
 /// Takes `S` strips at a time from value `at` on, as often as there are so many, or, unless `FULL`, as long as any
@@ -337,20 +366,49 @@ fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: b
         let ahead = kv.values(block.saturating_add(1)).as_ptr();
         let values = kv.values(block);
         T::add::<L, N, S, FULL>(lanes, &e, (values, ahead), (kv.dim_v, at), common, &mut sums);
-        for ((rest, e), sums) in rest.into_iter().zip(e).zip(&mut sums) {
-            if !rest.is_empty() {
-                let sums = core::array::from_mut(sums);
-                T::add::<L, 1, S, FULL>(lanes, &[e], (values, ahead), (kv.dim_v, at), rest, sums);
-            }
+        if N == 1 || rest.iter().all(Range::is_empty) {
+            continue;
+        }
+        // Rare: what only some of them see, head by head. The compiler is not to write out the loop, which would be most
+        // of all code of attention, so the sums go through memory.
+        let mut kept = to_arrays(lanes, &sums);
+        for h in 0..black_box(N) {
+            let (Some(sums), Some(rest), Some(scores)) = (kept.get_mut(h), rest.get(h), scores.get(h)) else {
+                break;
+            };
+            let Some(e) = scores.as_chunks().0.get(b) else { break };
+            let mut sum = [from_arrays(lanes, sums)];
+            T::add::<L, 1, S, FULL>(lanes, &[e], (values, ahead), (kv.dim_v, at), rest.clone(), &mut sum);
+            [*sums] = to_arrays(lanes, &sum);
+        }
+        for h in 0..N {
+            sums[h] = from_arrays(lanes, &kept[h]);
         }
     }
-    let mut result = [[[0.0; LANES]; S]; N];
+    to_arrays(lanes, &sums)
+}
+
+#[inline(always)]
+fn to_arrays<L: Lanes, const N: usize, const S: usize>(
+    lanes: L,
+    sums: &[[L::Floats; S]; N],
+) -> [[[f32; LANES]; S]; N] {
+    let mut arrays = [[[0.0; LANES]; S]; N];
     for h in 0..N {
         for s in 0..S {
-            result[h][s] = lanes.to_array(sums[h][s]);
+            arrays[h][s] = lanes.to_array(sums[h][s]);
         }
     }
-    result
+    arrays
+}
+
+#[inline(always)]
+fn from_arrays<L: Lanes, const S: usize>(lanes: L, arrays: &[[f32; LANES]; S]) -> [L::Floats; S] {
+    let mut sums = [lanes.zero(); S];
+    for s in 0..S {
+        sums[s] = lanes.load(&arrays[s]);
+    }
+    sums
 }
 
 /// Merges a partial into another; see [`super::super::Kernels::attention_merge`].

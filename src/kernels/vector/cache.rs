@@ -20,8 +20,8 @@ pub(in crate::kernels) trait Stored {
     /// Rounds exponentials as [`Stored::add`] wants them.
     fn round_weights(e: &mut [f32]);
 
-    /// `sum_d(q[d] k[d][p])` of the 16 positions of each of `B` blocks of keys, for `N` heads with queries of one
-    /// length. As much memory from the addresses `ahead` on will be needed next.
+    /// `sum_d(q[d] k[d][p])` of the 16 positions of each of `B` blocks of keys, which are of one length, for `N` heads with
+    /// queries of one length. As much memory from the addresses `ahead` on will be needed next.
     fn score<L: Lanes, const N: usize, const B: usize>(
         lanes: L,
         q: &[&[f32]; N],
@@ -319,8 +319,7 @@ fn q8_scale(x: &[f32]) -> (f32, f32) {
     (d, if d == 0.0 { 0.0 } else { 1.0 / d })
 }
 
-/// `sum_d(q[d] k[d][p])` over the lines of 16 positions of `B` blocks, for `N` heads. A block that has fewer lines than
-/// the first counts as missing.
+/// `sum_d(q[d] k[d][p])` over the lines of 16 positions of `B` blocks, all of the same number, for `N` heads.
 #[inline(always)]
 fn dots<L: Lanes, T: Number, const N: usize, const B: usize>(
     lanes: L,
@@ -335,18 +334,6 @@ fn dots<L: Lanes, T: Number, const N: usize, const B: usize>(
     for (row, q) in rows.iter_mut().zip(q) {
         let Some(q) = q.get(..count) else { return sums };
         *row = q;
-    }
-    if B > 1 && blocks.iter().any(|lines| lines.len() < count) {
-        // Rare: some of them are missing, and score 0.
-        for b in 0..B {
-            for (d, numbers) in blocks[b].iter().enumerate() {
-                let line = T::widen(lanes, numbers);
-                for h in 0..N {
-                    sums[h][b] = add_product::<L, T>(lanes, sums[h][b], rows[h][d], line);
-                }
-            }
-        }
-        return sums;
     }
     'lines: for d in 0..count {
         let mut line = [lanes.zero(); B];
