@@ -224,6 +224,10 @@ pub(super) struct Part<L: Lanes> {
 
 /// Takes the parts of rows one after the other.
 pub(super) trait Sink<L: Lanes> {
+    /// Whether a part is so much work, or so seldom, that the code for the parts of a block is a loop. Else it is written
+    /// out, which takes as many times the space as a block has parts.
+    const LOOP: bool;
+
     /// The next part.
     fn part(&mut self, part: Part<L>);
 }
@@ -246,6 +250,8 @@ struct Pack<'s, L, T> {
 }
 
 impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
+    const LOOP: bool = true;
+
     #[inline(always)]
     fn part(&mut self, part: Part<L>) {
         let rest = core::mem::take(&mut self.rest);
@@ -335,6 +341,8 @@ struct Dot<'x, L: Lanes, T, A, const N: usize> {
 }
 
 impl<L: Lanes, T: Weights, A: Act, const N: usize> Sink<L> for Dot<'_, L, T, A, N> {
+    const LOOP: bool = N > 1;
+
     #[inline(always)]
     fn part(&mut self, part: Part<L>) {
         let w = self.isa.ready(T::CODES, part.w);
@@ -347,12 +355,8 @@ impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
     /// repeats the last one.
     #[inline(always)]
     fn new(isa: L, x: &'x [A], parts: usize, line: usize, lines: usize) -> Self {
-        let mut columns = [&[] as &[A]; N];
-        for c in 0..N {
-            let start = (line + c).min(lines.saturating_sub(1)) * parts;
-            columns[c] = x.get(start..start + parts).unwrap_or_default();
-        }
-        Self { isa, acc: [isa.floats(0.0); N], x: columns, at: 0, weights: PhantomData }
+        let x = if N == 1 { columns(x, parts, line, lines) } else { columns_apart(x, parts, line, lines) };
+        Self { isa, acc: [isa.floats(0.0); N], x, at: 0, weights: PhantomData }
     }
 
     /// As [`Sink::part`], with weights that are ready.
@@ -383,20 +387,32 @@ impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
     /// Writes the sums to the lines of `strip` from `line` on, as many as there are.
     #[inline(always)]
     fn finish(self, strip: &mut Strip<'_, '_>, line: usize) {
-        for (c, acc) in self.acc.iter().enumerate().take(strip.lines.saturating_sub(line)) {
-            let out = strip.out.line(line + c).get_mut(strip.top..strip.top + strip.rows).unwrap_or_default();
-            if strip.rows == L::ROWS {
-                self.isa.store(*acc, out);
-                continue;
-            }
-            let mut lanes = [0.0; 16];
-            self.isa.store(*acc, &mut lanes);
-            let lanes = lanes.get(strip.skip..strip.skip + strip.rows).unwrap_or_default();
-            for (out, lane) in out.iter_mut().zip(lanes) {
-                *out = *lane;
-            }
+        if N == 1 && strip.rows == L::ROWS {
+            return self.isa.store(self.acc[0], strip.place(line));
         }
+        let mut sums = [[0.0; 16]; N];
+        for c in 0..N {
+            self.isa.store(self.acc[c], &mut sums[c]);
+        }
+        strip.write(line, &sums);
     }
+}
+
+/// `N` columns of `parts` parts from `line` on, the last one again behind it.
+#[inline(always)]
+fn columns<A, const N: usize>(x: &[A], parts: usize, line: usize, lines: usize) -> [&[A]; N] {
+    let mut columns = [&[] as &[A]; N];
+    for c in 0..N {
+        let start = (line + c).min(lines.saturating_sub(1)) * parts;
+        columns[c] = x.get(start..start + parts).unwrap_or_default();
+    }
+    columns
+}
+
+/// As [`columns`], once for all kernels.
+#[inline(never)]
+fn columns_apart<A, const N: usize>(x: &[A], parts: usize, line: usize, lines: usize) -> [&[A]; N] {
+    columns(x, parts, line, lines)
 }
 
 /// `acc + float(sum) * (d * da)`.
@@ -543,4 +559,24 @@ struct Strip<'t, 'p> {
     rows: usize,
     /// Lanes before the first one that is wanted.
     skip: usize,
+}
+
+impl Strip<'_, '_> {
+    /// The outputs of one line.
+    #[inline(always)]
+    fn place(&mut self, line: usize) -> &mut [f32] {
+        self.out.line(line).get_mut(self.top..self.top + self.rows).unwrap_or_default()
+    }
+
+    /// Writes the lanes that are wanted to the lines from `line` on, as many as there are. Once for all kernels.
+    #[inline(never)]
+    fn write(&mut self, line: usize, sums: &[[f32; 16]]) {
+        let lanes = self.skip..self.skip + self.rows;
+        for (c, sums) in sums.iter().enumerate().take(self.lines.saturating_sub(line)) {
+            let sums = sums.get(lanes.clone()).unwrap_or_default();
+            for (out, sum) in self.place(line + c).iter_mut().zip(sums) {
+                *out = *sum;
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ pub(in crate::kernels) trait Weights: Block {
     const MIN: bool = false;
 
     /// Hands the parts of a block to `sink`.
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>);
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S);
 
     /// Hands the parts of four blocks to `sink`, if there is a faster way than one by one; else does nothing and returns
     /// `false`.
@@ -20,6 +20,12 @@ pub(in crate::kernels) trait Weights: Block {
     fn four<L: Lanes>(_: L, _: At<'_, L, [Self; 4]>, _: &mut impl Sink<L>) -> bool {
         false
     }
+}
+
+/// How often a loop over the parts of a block runs, hidden from the compiler where it is to stay a loop.
+#[inline(always)]
+fn times<L: Lanes, S: Sink<L>>(times: usize) -> usize {
+    if S::LOOP { core::hint::black_box(times) } else { times }
 }
 
 /// The low and the high halves of the bytes.
@@ -54,7 +60,7 @@ impl Weights for Q8_0 {
     const CODES: Codes = Codes::Signed8;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q8_0, d));
         sink.part(Part { w: byte_block(isa, at, offset_of!(Q8_0, q)), d: [d; 2], m: d });
@@ -65,7 +71,7 @@ impl Weights for Q4_0 {
     const CODES: Codes = Codes::FourMinus8;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q4_0, d));
         sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_0, q)), d: [d; 2], m: d });
@@ -77,7 +83,7 @@ impl Weights for Q4_1 {
     const MIN: bool = true;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask(isa, 0, 1);
         let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q4_1, d)));
         sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_1, q)), d: [d; 2], m });
@@ -131,7 +137,7 @@ impl Weights for Q5_0 {
     const CODES: Codes = Codes::FiveMinus16;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask(isa, 0, 1);
         let [first, second, ..] = isa.quads(at, 0);
         let [d, _] = isa.half_pair(first);
@@ -146,7 +152,7 @@ impl Weights for Q5_1 {
     const MIN: bool = true;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask(isa, 0, 1);
         let [scales, high, ..] = isa.quads(at, 0);
         let [d, m] = isa.half_pair(scales);
@@ -196,9 +202,9 @@ impl Weights for Q4_K {
     const MIN: bool = true;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         let scales = Scales::new(isa, at);
-        for pair in 0..4 {
+        for pair in 0..times::<L, S>(4) {
             at.ask(isa, pair, 4);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q4_K, q) + 32 * pair), [isa.bytes(0); 8]);
@@ -218,19 +224,23 @@ impl Weights for Q5_K {
     const MIN: bool = true;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         let scales = Scales::new(isa, at);
-        let fifth = byte_block(isa, at, offset_of!(Q5_K, high));
+        let mut fifth = byte_block(isa, at, offset_of!(Q5_K, high));
         let bit = isa.bytes(16);
-        for pair in 0..4 {
+        for pair in 0..times::<L, S>(4) {
             at.ask(isa, pair, 4);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q5_K, q) + 32 * pair), [isa.bytes(0); 8]);
-            let up = 4 - 2 * pair as i32;
-            for ((low, high), fifth) in low.iter_mut().zip(&mut high).zip(&fifth) {
+            // The bits of this pair stand lowest, or where they were.
+            let up = if S::LOOP { 4 } else { 4 - 2 * pair as i32 };
+            for ((low, high), fifth) in low.iter_mut().zip(&mut high).zip(&mut fifth) {
                 (*low, *high) = nibbles(isa, *low);
                 *low = isa.or(*low, isa.and(isa.shift(*fifth, up), bit));
                 *high = isa.or(*high, isa.and(isa.shift(*fifth, up - 1), bit));
+                if S::LOOP {
+                    *fifth = isa.shift(*fifth, -2);
+                }
             }
             let (d, m) = scales.get(isa, 2 * pair);
             sink.part(Part { w: low, d, m });
@@ -244,11 +254,11 @@ impl Weights for Q6_K {
     const CODES: Codes = Codes::SixMinus32;
 
     #[inline(always)]
-    fn parts<L: Lanes>(isa: L, at: At<'_, L, Self>, sink: &mut impl Sink<L>) {
+    fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         let d = isa.halves(at, offset_of!(Q6_K, d));
         let scales = isa.quads(at, offset_of!(Q6_K, scales));
         let bits = isa.bytes(48);
-        for half in 0..2 {
+        for half in 0..times::<L, S>(2) {
             let start = offset_of!(Q6_K, low) + 64 * half;
             let low = [byte_block(isa, at, start), byte_block(isa, at, start + 32)];
             let high = byte_block(isa, at, offset_of!(Q6_K, high) + 32 * half);
@@ -261,7 +271,7 @@ impl Weights for Q6_K {
                     let two = isa.and(isa.shift(*high, 4 - 2 * i as i32), bits);
                     *w = isa.or(four, two);
                 }
-                let scales = scales[2 * half + i / 2];
+                let scales = scales[(2 * half + i / 2) % 4];
                 let first = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2)));
                 let second = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2) + 1));
                 sink.part(Part { w, d: [first, second], m: d });
