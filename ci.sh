@@ -62,7 +62,11 @@ features() {
 # Keep in step with README.md.
 test_command() { cargo test --release --workspace; }
 
-hostile() { cargo test --quiet --release --test hostile -- --nocapture; }
+# Once more with debug assertions: what overflows then panics, and errors name their layer.
+hostile() {
+    cargo test --quiet --release --test hostile -- --nocapture
+    cargo test --quiet --test hostile
+}
 
 # Debian's compiler, because it comes with the sources of the standard library. RUSTC_BOOTSTRAP lets it build them.
 debian_rust() {
@@ -302,15 +306,17 @@ fuzz() {
     for target in $(cargo +nightly fuzz list); do
         echo "fuzz: $target, $seconds s"
         # New inputs go to the first folder; the other one is where they begin.
-        local folders=("fuzz/corpus/$target") longest=4096
+        local folders=("fuzz/corpus/$target") longest=4096 options=()
+        [ ! -d "fuzz/seeds/$target" ] || folders+=("fuzz/seeds/$target")
         case $target in
-            gguf) folders+=(fuzz/seeds/gguf) ;;
-            model) folders+=(tests/golden) longest=300000 ;;
-            text) folders+=(src/text) ;;
+            gguf) options=(-dict=fuzz/dict/gguf.dict) ;;
+            model) folders+=(tests/golden) longest=300000 options=(-dict=fuzz/dict/gguf.dict) ;;
+            text) folders+=(src/text) options=(-dict=fuzz/dict/text.dict) ;;
+            vocab | patched | session) longest=512 ;;
         esac
         mkdir -p "${folders[0]}"
         cargo +nightly fuzz run "$target" "${folders[@]}" -- -max_total_time="$seconds" -max_len="$longest" \
-            -timeout=20 -verbosity=0 -print_final_stats=1
+            -timeout=20 -verbosity=0 -print_final_stats=1 "${options[@]}"
     done
 }
 

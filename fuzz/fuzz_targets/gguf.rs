@@ -1,9 +1,11 @@
 //! A header of arbitrary bytes: it is refused, or every name and value in it can be read.
 #![no_main]
 
+#[path = "common/memory.rs"]
+mod memory;
+
 use libfuzzer_sys::fuzz_target;
 use locutor::format::gguf::{self, Gguf};
-use locutor::mem::aligned::Block;
 use locutor::mem::{Arena, Plan};
 
 fuzz_target!(|data: &[u8]| {
@@ -16,10 +18,16 @@ fuzz_target!(|data: &[u8]| {
     let slots = Gguf::plan(&counts, &mut plan).expect("a header in memory has a plan");
     // A file of a few bytes must not ask for memory out of proportion.
     assert!(plan.bytes() <= 4096 + 16 * header.len(), "{} bytes for {}", plan.bytes(), header.len());
-    let mut block = Block::zeroed(plan.bytes()).unwrap();
-    let mut arena = Arena::new(block.bytes_mut(), &plan).unwrap();
-    let Ok(file) = Gguf::read(header, file_len, &mut arena, &slots) else { return };
+    memory::with(plan.bytes(), |memory| {
+        let mut arena = Arena::new(memory, &plan).unwrap();
+        if let Ok(file) = Gguf::read(header, file_len, &mut arena, &slots) {
+            read(&file, file_len);
+        }
+    });
+});
 
+/// Reads every name and value.
+fn read(file: &Gguf<'_>, file_len: u64) {
     for entry in file.entries() {
         let name = entry.key.to_owned();
         let value = file.get(name.as_str()).expect("listed, so it is found");
@@ -40,4 +48,4 @@ fuzz_target!(|data: &[u8]| {
         let end = tensor.offset.checked_add(tensor.bytes).expect("checked when it was read");
         assert!(end <= file_len);
     }
-});
+}

@@ -2,30 +2,41 @@
 //! was planned.
 #![no_main]
 
+#[path = "common/memory.rs"]
+mod memory;
+
 use libfuzzer_sys::fuzz_target;
 use locutor::exec::Serial;
 use locutor::format::ModelBytes;
-use locutor::mem::aligned::Block;
 use locutor::model::Model;
 use locutor::sample::Sampler;
 use locutor::session::{Budget, Limits, Session, Step};
 
 /// Larger sessions are left out: the file may ask for them, but a fuzzer has better things to do.
-const MOST_BYTES: usize = 64 << 20;
+const MOST_BYTES: usize = 16 << 20;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(size) = Model::size(&ModelBytes::new(data)) else { return };
     assert!(size <= 65536 + 64 * data.len(), "{size} bytes of tables for a file of {}", data.len());
-    let mut tables = Block::zeroed(size).unwrap();
-    let Ok(model) = Model::from_bytes(data, tables.bytes_mut()) else { return };
+    memory::with(size, |tables| {
+        if let Ok(model) = Model::from_bytes(data, tables) {
+            run(&model);
+        }
+    });
+});
 
+fn run(model: &Model<'_>) {
     let limits = Limits::new().context(8).batch(3).text_bytes(32);
-    let Ok(plan) = limits.plan(&model) else { return };
+    let Ok(plan) = limits.plan(model) else { return };
     if plan.bytes > MOST_BYTES {
         return;
     }
-    let mut memory = Block::zeroed(plan.bytes).unwrap();
-    let mut session = Session::new(&model, &limits, &Serial, memory.bytes_mut()).expect("planned");
+    memory::with(plan.bytes, |memory| {
+        generate(Session::new(model, &limits, &Serial, memory).expect("planned"));
+    });
+}
+
+fn generate(mut session: Session<'_>) {
     let fed = session.feed("a b");
     if fed.is_err() || fed == Ok(0) {
         let _ = session.feed_tokens(&[0, 1]);
@@ -43,4 +54,4 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = session.truncate(1);
     let _ = session.advance(Budget::Units(100));
-});
+}

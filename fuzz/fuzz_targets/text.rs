@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use locutor::model::Model;
 use locutor::text::{Specials, Tokenizer};
+use std::cell::RefCell;
 use std::sync::OnceLock;
 
 /// Byte-level BPE and SentencePiece BPE, with the little vocabularies of the tests, and the story model's.
@@ -20,32 +21,49 @@ fn models() -> &'static [Model<'static>] {
     })
 }
 
-fn tokens(tokenizer: &Tokenizer<'_>, text: &str, specials: Specials) -> Vec<u32> {
-    let mut scratch = vec![0; tokenizer.scratch_len(text.len())];
-    // One more for each stretch of text between special tokens, and each of these has a byte at least.
-    let mut out = vec![0; 2 * text.len() + 1];
-    let len = tokenizer.encode(text, specials, &mut scratch, &mut out).expect("the promised memory suffices");
-    out.truncate(len);
-    assert!(out.iter().all(|id| (*id as usize) < tokenizer.vocab_len()));
-    out
+/// Memory that is kept from one input to the next.
+#[derive(Default)]
+struct Bench {
+    scratch: Vec<u32>,
+    ids: Vec<u32>,
+    piece: Vec<u8>,
 }
 
-fuzz_target!(|data: &[u8]| {
+thread_local! {
+    static BENCH: RefCell<Bench> = RefCell::default();
+}
+
+/// How many tokens of `ids` a text gives.
+fn encode(tokenizer: &Tokenizer<'_>, text: &str, specials: Specials, bench: &mut Bench) -> usize {
+    bench.scratch.resize(tokenizer.scratch_len(text.len()), 0);
+    // One more for each stretch of text between special tokens, and each of these has a byte at least.
+    bench.ids.resize(2 * text.len() + 1, 0);
+    let len = tokenizer
+        .encode(text, specials, &mut bench.scratch, &mut bench.ids)
+        .expect("the promised memory suffices");
+    assert!(bench.ids[..len].iter().all(|id| (*id as usize) < tokenizer.vocab_len()));
+    len
+}
+
+fn run(data: &[u8], bench: &mut Bench) {
     let Some((&choice, data)) = data.split_first() else { return };
     let Some(model) = models().get(usize::from(choice & 3)) else { return };
     let tokenizer = model.tokenizer().unwrap();
 
     // Any ids, and any bytes they stand for.
-    let mut piece = vec![0; tokenizer.longest_token()];
+    bench.piece.resize(tokenizer.longest_token(), 0);
     for id in data.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]]))) {
-        assert_eq!(tokenizer.decode_into(id, &mut piece).is_ok(), (id as usize) < tokenizer.vocab_len());
+        let decoded = tokenizer.decode_into(id, &mut bench.piece);
+        assert_eq!(decoded.is_ok(), (id as usize) < tokenizer.vocab_len());
     }
 
     let Ok(text) = std::str::from_utf8(data) else { return };
-    tokens(tokenizer, text, Specials::Parse);
-    let plain = tokens(tokenizer, text, Specials::Plain);
+    encode(tokenizer, text, Specials::Parse, bench);
+    let plain = encode(tokenizer, text, Specials::Plain, bench);
     if choice & 3 == 0 {
-        let back = tokenizer.decode_vec(&plain).unwrap();
+        let back = tokenizer.decode_vec(&bench.ids[..plain]).unwrap();
         assert_eq!(back, text.as_bytes(), "the story model has a token for every byte");
     }
-});
+}
+
+fuzz_target!(|data: &[u8]| BENCH.with_borrow_mut(|bench| run(data, bench)));

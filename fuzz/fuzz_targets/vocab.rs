@@ -2,19 +2,23 @@
 //! the tokenizer that comes of it.
 #![no_main]
 
-#[path = "../../tests/common/gguf_builder.rs"]
-mod gguf_builder;
 #[path = "common/input.rs"]
 #[allow(dead_code)]
 mod input;
+#[path = "common/memory.rs"]
+mod memory;
+#[path = "common/writer.rs"]
+#[allow(dead_code)]
+mod writer;
 
-use gguf_builder::{Gguf as Build, Val};
 use input::Input;
 use libfuzzer_sys::fuzz_target;
 use locutor::format::gguf::{self, Gguf};
-use locutor::mem::aligned::Block;
 use locutor::mem::{Arena, Plan};
 use locutor::text::{Specials, Tokenizer};
+use std::cell::RefCell;
+use std::ops::Range;
+use writer::Writer;
 
 /// Pieces that vocabularies are made of, so that merges and specials meet.
 const PIECES: [&[u8]; 24] = [
@@ -44,89 +48,138 @@ const PIECES: [&[u8]; 24] = [
     b"",
 ];
 
-fn text(input: &mut Input<'_>) -> Vec<u8> {
+/// What is made of an input, in memory that is kept.
+#[derive(Default)]
+struct Bench {
+    writer: Writer,
+    texts: Vec<Range<usize>>,
+    words: Vec<u8>,
+    scratch: Vec<u32>,
+    ids: Vec<u32>,
+    piece: Vec<u8>,
+}
+
+thread_local! {
+    static BENCH: RefCell<Bench> = RefCell::default();
+}
+
+fn text(input: &mut Input<'_>, out: &mut Vec<u8>) {
     let count = match input.byte() {
         255 => 300,
         n => usize::from(n) % 4,
     };
-    (0..count).flat_map(|_| PIECES[input.below(PIECES.len())].iter().copied()).collect()
+    (0..count).for_each(|_| out.extend(PIECES[input.below(PIECES.len())]));
 }
 
-fuzz_target!(|data: &[u8]| {
-    let mut input = Input(data);
+fn key(name: &'static str) -> [&'static [u8]; 2] {
+    [b"tokenizer.ggml.", name.as_bytes()]
+}
+
+/// Writes the header of a vocabulary.
+fn write(input: &mut Input<'_>, Bench { writer, texts, .. }: &mut Bench) {
     let flags = input.byte();
     let tokens = 1 + input.below(40);
-    let texts: Vec<Vec<u8>> = (0..tokens).map(|_| text(&mut input)).collect();
-    let longer = usize::from(flags & 8 != 0);
-    let kinds: Vec<i32> = (0..tokens + longer).map(|_| i32::from(input.byte() % 8) - 1 + 1).collect();
-    let mut build = Build::new()
-        .kv("tokenizer.ggml.model", Val::str(if flags & 1 == 0 { "gpt2" } else { "llama" }))
-        .kv("tokenizer.ggml.tokens", Val::strings(&texts));
+    writer.begin();
+    writer.string(&key("model"), if flags & 1 == 0 { b"gpt2" } else { b"llama" });
+    writer.array(&key("tokens"), 8, tokens);
+    texts.clear();
+    for _ in 0..tokens {
+        let start = writer.open();
+        text(input, &mut writer.file);
+        texts.push(writer.close(start));
+    }
     if flags & 2 == 0 {
-        build = build.kv("tokenizer.ggml.token_type", Val::i32s(&kinds));
+        let kinds = tokens + usize::from(flags & 8 != 0);
+        writer.array(&key("token_type"), 5, kinds);
+        (0..kinds).for_each(|_| writer.file.extend(i32::from(input.byte() % 8).to_le_bytes()));
     }
     if flags & 1 == 0 {
         let pre = ["gpt-2", "llama-bpe", "qwen2", "default", "smollm"][input.below(5)];
-        let merges: Vec<Vec<u8>> = (0..input.below(30))
-            .map(|_| match input.byte() {
-                255 => text(&mut input),
-                _ => [&texts[input.below(tokens)][..], b" ", &texts[input.below(tokens)]].concat(),
-            })
-            .collect();
-        build =
-            build.kv("tokenizer.ggml.pre", Val::str(pre)).kv("tokenizer.ggml.merges", Val::strings(&merges));
+        writer.string(&key("pre"), pre.as_bytes());
+        let merges = input.below(30);
+        writer.array(&key("merges"), 8, merges);
+        for _ in 0..merges {
+            let start = writer.open();
+            if input.byte() == 255 {
+                text(input, &mut writer.file);
+            } else {
+                writer.file.extend_from_within(texts[input.below(tokens)].clone());
+                writer.file.push(b' ');
+                writer.file.extend_from_within(texts[input.below(tokens)].clone());
+            }
+            writer.close(start);
+        }
     } else {
-        let scores: Vec<f32> =
-            (0..tokens).map(|_| f32::from_bits(u32::from(input.byte()) << 24 | 0x12_3456)).collect();
-        build = build.kv("tokenizer.ggml.scores", Val::f32s(&scores));
-    }
-    for name in ["bos", "eos", "eot", "eom", "unknown", "padding"] {
-        match input.byte() {
-            0..=127 => {}
-            250..=255 => {
-                build = build.kv(format!("tokenizer.ggml.{name}_token_id"), Val::U64(input.number()));
-            }
-            n => {
-                let id = u32::from(n) % tokens as u32;
-                build = build.kv(format!("tokenizer.ggml.{name}_token_id"), Val::U32(id));
-            }
+        writer.array(&key("scores"), 6, tokens);
+        for _ in 0..tokens {
+            writer.file.extend((u32::from(input.byte()) << 24 | 0x12_3456).to_le_bytes());
         }
     }
-    for flag in ["add_bos_token", "add_eos_token", "add_space_prefix"] {
+    for name in [
+        "bos_token_id",
+        "eos_token_id",
+        "eot_token_id",
+        "eom_token_id",
+        "unknown_token_id",
+        "padding_token_id",
+    ] {
+        match input.byte() {
+            0..=127 => {}
+            250..=255 => writer.u64(&key(name), input.number()),
+            n => writer.u32(&key(name), u32::from(n) % tokens as u32),
+        }
+    }
+    for name in ["add_bos_token", "add_eos_token", "add_space_prefix"] {
         match input.byte() % 4 {
-            0 => build = build.kv(format!("tokenizer.ggml.{flag}"), Val::Bool(true)),
-            1 => build = build.kv(format!("tokenizer.ggml.{flag}"), Val::Bool(false)),
+            0 => writer.bool(&key(name), true),
+            1 => writer.bool(&key(name), false),
             _ => {}
         }
     }
-    let file = build.build();
+    writer.end();
+}
+
+/// Text of the input's through the tokenizer and back, and every token's bytes.
+fn tokenise(input: &mut Input<'_>, tokenizer: &Tokenizer<'_>, bench: &mut Bench) {
+    let Bench { words, scratch, ids, piece, .. } = bench;
+    words.clear();
+    (0..input.below(30)).for_each(|_| text(input, words));
+    let words = String::from_utf8_lossy(words);
+    let vocab_len = tokenizer.vocab_len() as u32;
+    piece.resize(tokenizer.longest_token(), 0);
+    for specials in [Specials::Plain, Specials::Parse] {
+        scratch.resize(tokenizer.scratch_len(words.len()), 0);
+        ids.resize(2 * words.len() + 1, 0);
+        let count = tokenizer.encode(&words, specials, scratch, ids).expect("the promised memory suffices");
+        for &id in &ids[..count] {
+            assert!(id < vocab_len);
+            tokenizer.decode_into(id, piece).unwrap();
+        }
+    }
+    for id in 0..vocab_len + 1 {
+        assert_eq!(tokenizer.decode_into(id, piece).is_ok(), id < vocab_len);
+    }
+}
+
+fn run(input: &mut Input<'_>, bench: &mut Bench) {
+    write(input, bench);
+    let file = std::mem::take(&mut bench.writer.file);
     let len = file.len() as u64;
     let counts = gguf::scan(&file, len).expect("the file is right but for its vocabulary");
     let mut plan = Plan::new();
     let gguf_slots = Gguf::plan(&counts, &mut plan).unwrap();
     let slots = Tokenizer::plan(&counts, &mut plan).unwrap();
-    let mut block = Block::zeroed(plan.bytes()).unwrap();
-    let mut arena = Arena::new(block.bytes_mut(), &plan).unwrap();
-    let gguf = Gguf::read(&file, len, &mut arena, &gguf_slots).unwrap();
-    let tokenizer = match Tokenizer::load(&gguf, &mut arena, &slots) {
-        Ok(tokenizer) => tokenizer,
-        Err(error) => {
-            assert!(error.offset().is_none_or(|offset| offset < len) && !error.to_string().is_empty());
-            return;
+    memory::with(plan.bytes(), |memory| {
+        let mut arena = Arena::new(memory, &plan).unwrap();
+        let gguf = Gguf::read(&file, len, &mut arena, &gguf_slots).unwrap();
+        match Tokenizer::load(&gguf, &mut arena, &slots) {
+            Ok(tokenizer) => tokenise(input, &tokenizer, bench),
+            Err(error) => {
+                assert!(error.offset().is_none_or(|offset| offset < len) && !error.to_string().is_empty());
+            }
         }
-    };
-    let words: Vec<u8> = (0..input.below(30)).flat_map(|_| text(&mut input)).collect();
-    let words = String::from_utf8_lossy(&words);
-    for specials in [Specials::Plain, Specials::Parse] {
-        let mut scratch = vec![0; tokenizer.scratch_len(words.len())];
-        let mut out = vec![0; 2 * words.len() + 1];
-        let count =
-            tokenizer.encode(&words, specials, &mut scratch, &mut out).expect("the promised memory suffices");
-        assert!(out[..count].iter().all(|id| (*id as usize) < tokenizer.vocab_len()));
-        tokenizer.decode_vec(&out[..count]).unwrap();
-    }
-    let mut piece = vec![0; tokenizer.longest_token()];
-    for id in 0..tokenizer.vocab_len() as u32 + 1 {
-        assert_eq!(tokenizer.decode_into(id, &mut piece).is_ok(), (id as usize) < tokenizer.vocab_len());
-    }
-});
+    });
+    bench.writer.file = file;
+}
+
+fuzz_target!(|data: &[u8]| BENCH.with_borrow_mut(|bench| run(&mut Input(data), bench)));
