@@ -115,7 +115,7 @@ pub struct KvBlocks<'x> {
 
 impl<'x> KvBlocks<'x> {
     /// Keys and values of a block; empty for a missing one.
-    #[inline(always)]
+    #[inline(never)]
     fn block(&self, block: usize) -> (&'x [u8], &'x [u8]) {
         let Some(page) = self.pages.get(block) else { return (&[], &[]) };
         let from = (*page as usize).saturating_mul(self.stride);

@@ -25,6 +25,7 @@ impl Digest {
     }
 
     /// Adds bytes.
+    #[inline(never)]
     pub fn add(&mut self, mut bytes: &[u8]) {
         while !(self.len.is_multiple_of(8) && bytes.len() >= 8) {
             let Some((byte, rest)) = bytes.split_first() else { return };

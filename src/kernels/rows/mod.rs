@@ -436,25 +436,15 @@ pub(super) fn linear<L: Lanes, T: Weights>(
     if w.rows() < L::ROWS || w.dtype() != T::DTYPE {
         return scalar_linear::quantised::<T>(w, x, out, scratch);
     }
-    match x {
-        Activations::Q8(x) => tile::<L, T, Act8>(isa, w, x, out, scratch),
-        Activations::Q16(x) => tile::<L, T, Act16>(isa, w, x, out, scratch),
-        Activations::F32(_) => {}
-    }
-}
-
-/// One tile; the matrix has at least [`Lanes::ROWS`] rows.
-#[inline(always)]
-fn tile<L: Lanes, T: Weights, A: Act>(
-    isa: L,
-    w: &Matrix<'_>,
-    x: &[A],
-    out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
-) {
-    let parts = w.cols() / BLOCK;
-    let rows = out.width().min(w.rows().saturating_sub(out.first()));
-    let x = x.get(out.first_line().saturating_mul(parts)..).unwrap_or_default();
+    let (parts, asked) = (w.cols() / BLOCK, out.width());
+    let rows = asked.min(w.rows().saturating_sub(out.first()));
+    // Activations of the lines, and how many have some.
+    let from = out.first_line().saturating_mul(parts);
+    let x = match x {
+        Activations::Q8(x) => Columns::Q8(x.get(from..).unwrap_or_default()),
+        Activations::Q16(x) => Columns::Q16(x.get(from..).unwrap_or_default()),
+        Activations::F32(_) => return,
+    };
     let lines = out.lines().min(x.len().checked_div(parts).unwrap_or(0));
     let packed = part_registers::<T>() * L::ROWS * parts;
     let direct = if L::ROOMY { 8 } else { 1 };
@@ -464,39 +454,66 @@ fn tile<L: Lanes, T: Weights, A: Act>(
         let wanted = out.first() + top;
         let first = wanted.min(w.rows().saturating_sub(L::ROWS));
         let Some(group) = Rows::<L>::new(w, first) else { return };
-        let mut strip =
-            Strip { out: &mut *out, lines, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
         if let Some(scratch) = scratch.as_deref_mut() {
             let mut pack = Pack::<L, T> { isa, rest: scratch, weights: PhantomData };
             group.parts::<T>(isa, parts / T::PARTS, &mut pack);
-            from_scratch::<L, T, A>(isa, scratch, x, parts, &mut strip);
-        } else {
-            from_rows::<L, T, A>(isa, &group, x, parts, &mut strip);
+        }
+        let mut strip =
+            Strip { out: &mut *out, lines, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
+        match x {
+            Columns::Q8(x) => {
+                columns_of_strip::<L, T, Act8>(isa, &group, scratch.as_deref(), x, parts, &mut strip)
+            }
+            Columns::Q16(x) => {
+                columns_of_strip::<L, T, Act16>(isa, &group, scratch.as_deref(), x, parts, &mut strip)
+            }
         }
     }
 }
 
-/// All columns with the weights as they lie.
+/// Activations of columns, one behind the other.
+#[derive(Clone, Copy)]
+enum Columns<'x> {
+    Q8(&'x [Act8]),
+    Q16(&'x [Act16]),
+}
+
+impl Columns<'_> {
+    /// How many blocks.
+    #[inline(always)]
+    fn len(self) -> usize {
+        match self {
+            Columns::Q8(x) => x.len(),
+            Columns::Q16(x) => x.len(),
+        }
+    }
+}
+
+/// All columns, with the weights as they lie or, for many, as [`Pack`] has written them.
 #[inline(always)]
-fn from_rows<L: Lanes, T: Weights, A: Act>(
+fn columns_of_strip<L: Lanes, T: Weights, A: Act>(
     isa: L,
     rows: &Rows<'_, L>,
+    scratch: Option<&[f32]>,
     x: &[A],
     parts: usize,
     strip: &mut Strip<'_, '_>,
 ) {
     let mut line = 0;
     while line < strip.lines {
-        line += match strip.lines - line {
-            5.. if L::ROOMY => sum_rows::<L, T, A, 8>(isa, rows, x, parts, line, strip),
-            3.. if L::ROOMY => sum_rows::<L, T, A, 4>(isa, rows, x, parts, line, strip),
-            2 if L::ROOMY => sum_rows::<L, T, A, 2>(isa, rows, x, parts, line, strip),
+        line += match (strip.lines - line, scratch) {
+            (5.., Some(scratch)) if L::ROOMY => {
+                sum_scratch::<L, T, A, 8>(isa, scratch, x, parts, line, strip)
+            }
+            (_, Some(scratch)) if !L::ROOMY => sum_scratch::<L, T, A, 4>(isa, scratch, x, parts, line, strip),
+            (5.., None) if L::ROOMY => sum_rows::<L, T, A, 8>(isa, rows, x, parts, line, strip),
+            (2.., _) if L::ROOMY => sum_rows::<L, T, A, 4>(isa, rows, x, parts, line, strip),
             _ => sum_rows::<L, T, A, 1>(isa, rows, x, parts, line, strip),
         };
     }
 }
 
-/// `N` columns from `line` on, or as many as there are.
+/// `N` columns from `line` on, or as many as there are, with the weights as they lie.
 #[inline(always)]
 fn sum_rows<L: Lanes, T: Weights, A: Act, const N: usize>(
     isa: L,
@@ -512,25 +529,7 @@ fn sum_rows<L: Lanes, T: Weights, A: Act, const N: usize>(
     N
 }
 
-/// All columns with the weights that [`Pack`] has written.
-#[inline(always)]
-fn from_scratch<L: Lanes, T: Weights, A: Act>(
-    isa: L,
-    scratch: &[f32],
-    x: &[A],
-    parts: usize,
-    strip: &mut Strip<'_, '_>,
-) {
-    let mut line = 0;
-    while line < strip.lines {
-        line += match strip.lines - line {
-            5.. if L::ROOMY => sum_scratch::<L, T, A, 8>(isa, scratch, x, parts, line, strip),
-            _ => sum_scratch::<L, T, A, 4>(isa, scratch, x, parts, line, strip),
-        };
-    }
-}
-
-/// As [`sum_rows`].
+/// As [`sum_rows`], with the weights that [`Pack`] has written.
 #[inline(always)]
 fn sum_scratch<L: Lanes, T: Weights, A: Act, const N: usize>(
     isa: L,
@@ -573,8 +572,13 @@ impl Strip<'_, '_> {
     fn write(&mut self, line: usize, sums: &[[f32; 16]]) {
         let lanes = self.skip..self.skip + self.rows;
         for (c, sums) in sums.iter().enumerate().take(self.lines.saturating_sub(line)) {
-            let sums = sums.get(lanes.clone()).unwrap_or_default();
-            for (out, sum) in self.place(line + c).iter_mut().zip(sums) {
+            let place = self.place(line + c);
+            // Nearly always; of a length that the compiler knows.
+            if let (0, Ok(place)) = (lanes.start, <&mut [f32; 16]>::try_from(&mut *place)) {
+                *place = *sums;
+                continue;
+            }
+            for (out, sum) in place.iter_mut().zip(sums.get(lanes.clone()).unwrap_or_default()) {
                 *out = *sum;
             }
         }

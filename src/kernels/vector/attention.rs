@@ -13,38 +13,36 @@
 use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span, attention_partial};
 use super::cache::Stored;
 use super::lanes::{LANES, Lanes, larger, maximum, tree};
+use super::look::{Chunk, Sights, places, put, rows, span_of};
 use crate::math::{exp, tanh};
 use core::hint::black_box;
 use core::ops::Range;
 
 const _: () = assert!(ATTENTION_CHUNK.is_multiple_of(KV_BLOCK));
 
-/// How many of the heads that are left share the loads from the cache: as many as have sums in registers, `sums` at
-/// most, in pairs where there are many. Without registers of 16 lanes four or one do, as each number more is code more.
+/// How many of the heads that are left share the loads from the cache: as many as have sums in registers, in pairs where
+/// there are many. Each number more is code more, so there are few of them; a type that is seldom used has one alone.
 #[inline(always)]
-fn together(left: usize, sums: usize) -> usize {
-    match left {
-        4.. if sums == 1 => 4,
-        _ if sums == 1 => 1,
-        8.. if sums >= 16 && left != 9 => 8,
-        6 | 9 if sums >= 16 => 6,
-        5..8 => left.div_ceil(2),
-        _ => left.min(4),
+fn together<L: Lanes, T: Stored>(left: usize) -> usize {
+    match (left, L::SUMS) {
+        _ if T::SELDOM => 1,
+        (8.., 16..) if left != 9 => 8,
+        (6 | 9, 16..) => 6,
+        (4.., _) => 4,
+        (3, 2..) => 3,
+        _ => 1,
     }
 }
 
 /// Whether [`together`] ever gives `n`: else its code is not to be compiled.
-const fn asked(n: usize, sums: usize) -> bool {
-    match sums {
-        1 => n == 1 || n == 4,
-        _ => n <= 4 || sums >= 16,
-    }
-}
-
-/// Head `head` of `heads` belongs to this span.
-#[inline(always)]
-fn span_of(spans: &[Span], head: usize, heads: usize) -> Option<&Span> {
-    spans.get(head / (heads / spans.len().max(1)).max(1))
+const fn asked<L: Lanes, T: Stored>(n: usize) -> bool {
+    n == 1
+        || !T::SELDOM
+            && match n {
+                3 => L::SUMS > 1,
+                4 => true,
+                _ => L::SUMS >= 16,
+            }
 }
 
 /// Scores of a chunk; see [`super::super::Kernels::attention_scores`].
@@ -66,25 +64,16 @@ pub(in crate::kernels) fn scores<L: Lanes, T: Stored>(
     while head < heads {
         let q = q.get(head * kv.dim_k..).unwrap_or_default();
         let scores = scores.get_mut(head..).unwrap_or_default();
-        let together = together(heads - head, L::SUMS);
+        let together = together::<L, T>(heads - head);
         match together {
             8 => scores_of_heads::<L, T, 8>(lanes, q, &chunk, scale, scores),
             6 => scores_of_heads::<L, T, 6>(lanes, q, &chunk, scale, scores),
             4 => scores_of_heads::<L, T, 4>(lanes, q, &chunk, scale, scores),
             3 => scores_of_heads::<L, T, 3>(lanes, q, &chunk, scale, scores),
-            2 => scores_of_heads::<L, T, 2>(lanes, q, &chunk, scale, scores),
             _ => scores_of_heads::<L, T, 1>(lanes, q, &chunk, scale, scores),
         }
         head += together;
     }
-}
-
-/// The blocks of a chunk that some queries look at.
-struct Chunk<'x> {
-    kv: &'x KvBlocks<'x>,
-    first_block: usize,
-    /// Counted from the chunk's first.
-    blocks: Range<usize>,
 }
 
 /// Scores of the first `N` heads.
@@ -96,20 +85,16 @@ fn scores_of_heads<L: Lanes, T: Stored, const N: usize>(
     scale: f32,
     scores: &mut [ChunkScores],
 ) {
-    if !asked(N, L::SUMS) {
+    if !asked::<L, T>(N) {
         return;
     }
     let Some(scores) = scores.first_chunk_mut::<N>() else { return };
-    let mut rows: [&[f32]; N] = [&[]; N];
-    for (row, q) in rows.iter_mut().zip(q.chunks_exact(chunk.kv.dim_k)) {
-        *row = q;
-    }
+    let rows = rows(q, chunk.kv.dim_k);
     let mut blocks = chunk.blocks.clone();
     // Several blocks at once, as far as their sums fit the registers, then those that are left.
     if L::SUMS / N >= 4 {
         scores_of_blocks::<L, T, N, 4>(lanes, &rows, chunk, scale, scores, &mut blocks);
-    }
-    if L::SUMS / N >= 2 {
+    } else if L::SUMS / N >= 2 {
         scores_of_blocks::<L, T, N, 2>(lanes, &rows, chunk, scale, scores, &mut blocks);
     }
     scores_of_blocks::<L, T, N, 1>(lanes, &rows, chunk, scale, scores, &mut blocks);
@@ -125,27 +110,13 @@ fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
     scores: &mut [ChunkScores; N],
     blocks: &mut Range<usize>,
 ) {
-    let kv = chunk.kv;
-    let first = chunk.first_block.saturating_add(chunk.blocks.start);
-    while blocks.len() >= B {
-        let (mut keys, mut ahead): ([&[u8]; B], _) = ([&[]; B], [core::ptr::null(); B]);
-        for b in 0..B {
-            let block = chunk.first_block.saturating_add(blocks.start + b);
-            keys[b] = kv.keys(block);
-            // Behind the last keys come the first values.
-            let later = blocks.start + B < blocks.end;
-            let next =
-                if later { kv.keys(block.saturating_add(B)) } else { kv.values(first.saturating_add(b)) };
-            ahead[b] = next.as_ptr();
-        }
-        if B > 1 && keys.iter().any(|block| block.len() != keys[0].len()) {
-            return;
-        }
-        let sums = T::score(lanes, rows, &keys, &ahead);
-        for (scores, sums) in scores.iter_mut().zip(sums) {
-            let lines = scores.as_chunks_mut::<LANES>().0.iter_mut().skip(blocks.start);
-            for (line, sum) in lines.zip(sums) {
-                *line = lanes.to_array(lanes.scale(scale, sum));
+    while let Some(keys) = chunk.keys::<B>(blocks) {
+        let sums = T::score(lanes, rows, &keys);
+        let places = places(scores, blocks.start);
+        for h in 0..N {
+            let Some(place) = places[h].first_chunk_mut::<B>() else { return };
+            for b in 0..B {
+                place[b] = lanes.to_array(lanes.scale(scale, sums[h][b]));
             }
         }
         blocks.start += B;
@@ -223,15 +194,13 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
     while head < heads {
         let scores = scores.get(head..).unwrap_or_default();
         let partial = partial.get_mut(head * len..).unwrap_or_default();
-        let spans = |n: usize| span_of(spans, head + n, all);
-        let together = together(heads - head, L::SUMS);
+        let together = together::<L, T>(heads - head);
         match together {
-            8 => values_of_heads::<L, T, 8>(lanes, scores, kv, spans, partial),
-            6 => values_of_heads::<L, T, 6>(lanes, scores, kv, spans, partial),
-            4 => values_of_heads::<L, T, 4>(lanes, scores, kv, spans, partial),
-            3 => values_of_heads::<L, T, 3>(lanes, scores, kv, spans, partial),
-            2 => values_of_heads::<L, T, 2>(lanes, scores, kv, spans, partial),
-            _ => values_of_heads::<L, T, 1>(lanes, scores, kv, spans, partial),
+            8 => values_of_heads::<L, T, 8>(lanes, scores, kv, (spans, head, all), partial),
+            6 => values_of_heads::<L, T, 6>(lanes, scores, kv, (spans, head, all), partial),
+            4 => values_of_heads::<L, T, 4>(lanes, scores, kv, (spans, head, all), partial),
+            3 => values_of_heads::<L, T, 3>(lanes, scores, kv, (spans, head, all), partial),
+            _ => values_of_heads::<L, T, 1>(lanes, scores, kv, (spans, head, all), partial),
         }
         head += together;
     }
@@ -241,81 +210,33 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
     // Rare: what is left of each head, alone.
     for head in 0..heads {
         let Some(scores) = scores.get(head..).unwrap_or_default().first_chunk() else { return };
-        let Some(sights) = Sights::<1>::of(|_| span_of(spans, head, all)) else { return };
+        let Some(sights) = Sights::<1>::new(spans, head, all) else { return };
         let partial = partial.get_mut(head * len..).unwrap_or_default();
         let mut at = kv.dim_v - kv.dim_v % LANES;
         values_of_strips::<L, T, 1, 1, false>(lanes, scores, kv, &sights, partial, &mut at);
     }
 }
 
-/// What some heads see of a chunk.
-struct Sights<const N: usize> {
-    first_block: usize,
-    /// The blocks of which something is seen.
-    blocks: Range<usize>,
-    seen: [Range<usize>; N],
-}
-
-impl<const N: usize> Sights<N> {
-    /// For the first `N` heads; `None` if one has no span.
-    #[inline(always)]
-    fn of<'s>(spans: impl Fn(usize) -> Option<&'s Span>) -> Option<Self> {
-        let mut sights = Self { first_block: 0, blocks: 0..0, seen: [const { 0..0 }; N] };
-        for (n, seen) in sights.seen.iter_mut().enumerate() {
-            let span = spans(n)?;
-            let (blocks, positions) = span.blocks();
-            if !blocks.is_empty() {
-                let Range { start, end } = sights.blocks;
-                let all = if start == end { blocks } else { start.min(blocks.start)..end.max(blocks.end) };
-                sights.blocks = all;
-            }
-            (sights.first_block, *seen) = (span.first_block, positions);
-        }
-        Some(sights)
-    }
-
-    /// What every head sees of a block, and what each sees behind that. Heads that begin differently share nothing.
-    #[inline(always)]
-    fn of_block(&self, block: usize) -> (Range<usize>, [Range<usize>; N]) {
-        let mut parts = [const { 0..0 }; N];
-        let (mut start, mut end, mut one_start) = (None, KV_BLOCK, true);
-        for (part, seen) in parts.iter_mut().zip(&self.seen) {
-            let inside = |at: usize| at.saturating_sub(block * KV_BLOCK).min(KV_BLOCK);
-            *part = inside(seen.start)..inside(seen.end);
-            one_start &= *start.get_or_insert(part.start) == part.start;
-            end = end.min(part.end);
-        }
-        let start = start.unwrap_or(0);
-        if !one_start || end <= start {
-            return (0..0, parts);
-        }
-        for part in &mut parts {
-            part.start = end;
-        }
-        (start..end, parts)
-    }
-}
-
-/// Sums of the first `N` heads, but for the values behind the last 16.
+/// Sums of the first `N` heads, but for the values behind the last 16. Behind the spans stands which of how many heads
+/// is the first.
 #[inline(always)]
-fn values_of_heads<'s, L: Lanes, T: Stored, const N: usize>(
+fn values_of_heads<L: Lanes, T: Stored, const N: usize>(
     lanes: L,
     scores: &[ChunkScores],
     kv: &KvBlocks<'_>,
-    spans: impl Fn(usize) -> Option<&'s Span>,
+    (spans, head, heads): (&[Span], usize, usize),
     partial: &mut [f32],
 ) {
-    if !asked(N, L::SUMS) {
+    if !asked::<L, T>(N) {
         return;
     }
     let Some(scores) = scores.first_chunk::<N>() else { return };
-    let Some(sights) = Sights::of(spans) else { return };
+    let Some(sights) = Sights::new(spans, head, heads) else { return };
     // Several strips of 16 values at once, as far as their sums fit the registers, then those that are left.
     let mut at = 0;
     if L::SUMS / N >= 4 {
         values_of_strips::<L, T, N, 4, true>(lanes, scores, kv, &sights, partial, &mut at);
-    }
-    if L::SUMS / N >= 2 {
+    } else if L::SUMS / N >= 2 {
         values_of_strips::<L, T, N, 2, true>(lanes, scores, kv, &sights, partial, &mut at);
     }
     values_of_strips::<L, T, N, 1, true>(lanes, scores, kv, &sights, partial, &mut at);
@@ -335,12 +256,7 @@ fn values_of_strips<L: Lanes, T: Stored, const N: usize, const S: usize, const F
     let needed = if FULL { S * LANES } else { 1 };
     while kv.dim_v.saturating_sub(*at) >= needed {
         let sums = sum_values::<L, T, N, S, FULL>(lanes, scores, kv, sights, *at);
-        for (line, sums) in partial.chunks_exact_mut(attention_partial(kv.dim_v)).zip(&sums) {
-            let line = line.get_mut(*at..kv.dim_v).unwrap_or_default();
-            for (out, sum) in line.iter_mut().zip(sums.as_flattened()) {
-                *out = *sum;
-            }
-        }
+        put(&sums, partial, attention_partial(kv.dim_v), *at..kv.dim_v.min(*at + S * LANES));
         *at += S * LANES;
     }
 }
@@ -357,28 +273,22 @@ fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: b
 ) -> [[[f32; LANES]; S]; N] {
     let mut sums = [[lanes.zero(); S]; N];
     for b in sights.blocks.clone() {
-        let (common, rest) = sights.of_block(b);
-        let mut e = [&[0.0; LANES]; N];
-        for (e, scores) in e.iter_mut().zip(scores) {
-            *e = scores.as_chunks().0.get(b).unwrap_or(e);
-        }
-        let block = sights.first_block.saturating_add(b);
-        let ahead = kv.values(block.saturating_add(1)).as_ptr();
-        let values = kv.values(block);
-        T::add::<L, N, S, FULL>(lanes, &e, (values, ahead), (kv.dim_v, at), common, &mut sums);
-        if N == 1 || rest.iter().all(Range::is_empty) {
+        let seen = sights.block(b, kv, scores);
+        let values = (seen.values, seen.ahead);
+        T::add::<L, N, S, FULL>(lanes, &seen.weights, values, (kv.dim_v, at), seen.common, &mut sums);
+        if N == 1 || !seen.uneven {
             continue;
         }
         // Rare: what only some of them see, head by head. The compiler is not to write out the loop, which would be most
         // of all code of attention, so the sums go through memory.
         let mut kept = to_arrays(lanes, &sums);
         for h in 0..black_box(N) {
-            let (Some(sums), Some(rest), Some(scores)) = (kept.get_mut(h), rest.get(h), scores.get(h)) else {
+            let (Some(sums), Some(rest), Some(e)) = (kept.get_mut(h), seen.rest.get(h), seen.weights.get(h))
+            else {
                 break;
             };
-            let Some(e) = scores.as_chunks().0.get(b) else { break };
             let mut sum = [from_arrays(lanes, sums)];
-            T::add::<L, 1, S, FULL>(lanes, &[e], (values, ahead), (kv.dim_v, at), rest.clone(), &mut sum);
+            T::add::<L, 1, S, FULL>(lanes, &[e], values, (kv.dim_v, at), rest.clone(), &mut sum);
             [*sums] = to_arrays(lanes, &sum);
         }
         for h in 0..N {

@@ -5,6 +5,7 @@
 use super::super::KV_BLOCK;
 use super::elementwise::shorten;
 use super::lanes::{LANES, Lanes, narrow};
+use super::look::{Keys, Piece, behind, lines, parts, piece, scales_of_strips};
 use crate::tensor::BLOCK;
 use crate::tensor::dequant::round_half_away;
 use bytemuck::{Pod, try_cast_slice, try_cast_slice_mut};
@@ -14,19 +15,20 @@ const _: () = assert!(KV_BLOCK == LANES && BLOCK.is_multiple_of(LANES));
 
 /// A type of cached numbers. Whatever does not fit a block is left out.
 pub(in crate::kernels) trait Stored {
+    /// Whether it is a choice for precision rather than for speed.
+    const SELDOM: bool = false;
+
     /// Rounds queries as [`Stored::score`] wants them.
     fn round_query(q: &mut [f32]);
 
     /// Rounds exponentials as [`Stored::add`] wants them.
     fn round_weights(e: &mut [f32]);
 
-    /// `sum_d(q[d] k[d][p])` of the 16 positions of each of `B` blocks of keys, which are of one length, for `N` heads with
-    /// queries of one length. As much memory from the addresses `ahead` on will be needed next.
+    /// `sum_d(q[d] k[d][p])` of the 16 positions of each of `B` blocks of keys, for `N` heads with queries of one length.
     fn score<L: Lanes, const N: usize, const B: usize>(
         lanes: L,
         q: &[&[f32]; N],
-        keys: &[&[u8]; B],
-        ahead: &[*const u8; B],
+        keys: &Keys<'_, B>,
     ) -> [[L::Floats; B]; N];
 
     /// Adds `e[p] v[p][d]` of the positions that are seen of a block of values of `dim_at.0` numbers, `p` ascending,
@@ -49,7 +51,10 @@ pub(in crate::kernels) trait Stored {
 }
 
 /// A number of the cache.
-trait Number: Pod + Default {
+pub(super) trait Number: Pod + Default {
+    /// See [`Stored::SELDOM`].
+    const SELDOM: bool = false;
+
     /// Whether it is short enough for exact products with numbers of 13 bits, so that these are what it is multiplied
     /// with.
     const EXACT: bool;
@@ -69,6 +74,7 @@ impl Number for u16 {
 }
 
 impl Number for f32 {
+    const SELDOM: bool = true;
     const EXACT: bool = false;
 
     #[inline(always)]
@@ -114,7 +120,7 @@ impl Element for f32 {
 
 /// Bytes as numbers; none if they are not aligned.
 #[inline(always)]
-fn numbers<T: Pod>(bytes: &[u8]) -> &[T] {
+pub(super) fn numbers<T: Pod>(bytes: &[u8]) -> &[T] {
     try_cast_slice(bytes).unwrap_or_default()
 }
 
@@ -124,6 +130,8 @@ fn numbers_mut<T: Pod>(bytes: &mut [u8]) -> &mut [T] {
 }
 
 impl<T: Element> Stored for T {
+    const SELDOM: bool = <T as Number>::SELDOM;
+
     #[inline(always)]
     fn round_query(q: &mut [f32]) {
         if T::EXACT {
@@ -140,14 +148,9 @@ impl<T: Element> Stored for T {
     fn score<L: Lanes, const N: usize, const B: usize>(
         lanes: L,
         q: &[&[f32]; N],
-        keys: &[&[u8]; B],
-        ahead: &[*const u8; B],
+        keys: &Keys<'_, B>,
     ) -> [[L::Floats; B]; N] {
-        let mut lines: [&[[T; LANES]]; B] = [&[]; B];
-        for b in 0..B {
-            lines[b] = numbers(keys[b]).as_chunks().0;
-        }
-        dots(lanes, q, lines, ahead)
+        dots::<L, T, N, B>(lanes, q, lines(&keys.bytes), &keys.ahead)
     }
 
     #[inline(always)]
@@ -188,13 +191,7 @@ impl<T: Element> Stored for T {
 /// Where a number is not finite, the scale is not either, so whatever is computed from the 32 is not.
 pub(in crate::kernels) struct Q8;
 
-/// Bytes and scales of a block of keys or values of `dim` numbers.
-#[inline(always)]
-fn parts(block: &[u8], dim: usize) -> (&[i8], &[[u16; LANES]]) {
-    let (bytes, scales) = block.split_at_checked(dim.saturating_mul(KV_BLOCK)).unwrap_or_default();
-    (numbers(bytes), numbers(scales).as_chunks().0)
-}
-
+/// As [`parts`], to write to.
 #[inline(always)]
 fn parts_mut(block: &mut [u8], dim: usize) -> (&mut [i8], &mut [[u16; LANES]]) {
     let (bytes, scales) = block.split_at_mut_checked(dim.saturating_mul(KV_BLOCK)).unwrap_or_default();
@@ -216,31 +213,21 @@ impl Stored for Q8 {
     fn score<L: Lanes, const N: usize, const B: usize>(
         lanes: L,
         q: &[&[f32]; N],
-        keys: &[&[u8]; B],
-        ahead: &[*const u8; B],
+        keys: &Keys<'_, B>,
     ) -> [[L::Floats; B]; N] {
         let dim = q.first().map_or(0, |q| q.len());
         let mut sums = [[lanes.zero(); B]; N];
-        for (piece, first) in (0..dim).step_by(BLOCK).enumerate() {
-            let mut rows = [&[] as &[f32]; N];
-            for h in 0..N {
-                rows[h] = q[h].get(first..).unwrap_or_default();
-            }
-            let (mut lines, mut scale): ([&[[i8; LANES]]; B], _) = ([&[]; B], [lanes.zero(); B]);
+        for at in 0..dim.div_ceil(BLOCK) {
+            let Piece { lines, scales } = piece(&keys.bytes, dim, at);
+            let mut ahead = keys.ahead;
             for b in 0..B {
-                let (bytes, scales) = parts(keys[b], dim);
-                let end = dim.min(first + BLOCK);
-                lines[b] = bytes.as_chunks().0.get(first..end).unwrap_or_default();
-                scale[b] = scales.get(piece).map_or(lanes.zero(), |scale| lanes.widen(scale));
+                ahead[b] = ahead[b].wrapping_add(at * BLOCK * LANES);
             }
-            let mut next = *ahead;
+            let inner = dots(lanes, &behind(q, at * BLOCK), lines, &ahead);
             for b in 0..B {
-                next[b] = ahead[b].wrapping_add(first * LANES);
-            }
-            let inner = dots(lanes, &rows, lines, &next);
-            for h in 0..N {
-                for b in 0..B {
-                    sums[h][b] = lanes.add(sums[h][b], lanes.mul(inner[h][b], scale[b]));
+                let scale = lanes.widen(scales[b]);
+                for h in 0..N {
+                    sums[h][b] = lanes.add(sums[h][b], lanes.mul(inner[h][b], scale));
                 }
             }
         }
@@ -259,9 +246,9 @@ impl Stored for Q8 {
         let (bytes, scales) = parts(values, dim);
         // 32 numbers have one scale a position, which goes into the weights.
         let mut weights = [[[0.0; LANES]; N]; S];
+        let Some(scales) = scales_of_strips::<S>(scales, at) else { return };
         for s in 0..S {
-            let Some(scale) = scales.get((at + s * LANES) / BLOCK) else { return };
-            let scale = lanes.widen(scale);
+            let scale = lanes.widen(scales[s]);
             for h in 0..N {
                 weights[s][h] = lanes.to_array(lanes.mul(lanes.load(e[h]), scale));
                 shorten(&mut weights[s][h]);
@@ -330,15 +317,19 @@ fn dots<L: Lanes, T: Number, const N: usize, const B: usize>(
     let mut sums = [[lanes.zero(); B]; N];
     let Some(count) = blocks.iter().map(|lines| lines.len()).max() else { return sums };
     // Cut to one length in sight of the compiler, so that the loop needs no checks.
-    let mut rows = [&[] as &[f32]; N];
+    let (mut rows, mut lines) = ([&[] as &[f32]; N], [&[] as &[[T; LANES]]; B]);
     for (row, q) in rows.iter_mut().zip(q) {
         let Some(q) = q.get(..count) else { return sums };
         *row = q;
     }
+    for (lines, block) in lines.iter_mut().zip(blocks) {
+        let Some(block) = block.get(..count) else { return sums };
+        *lines = block;
+    }
     'lines: for d in 0..count {
         let mut line = [lanes.zero(); B];
         for b in 0..B {
-            let Some(numbers) = blocks[b].get(d) else { break 'lines };
+            let Some(numbers) = lines[b].get(d) else { break 'lines };
             line[b] = T::widen(lanes, numbers);
             lanes.prefetch(ahead[b].wrapping_add(d * size_of::<[T; LANES]>()));
         }

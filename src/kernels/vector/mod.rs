@@ -9,6 +9,7 @@ mod attention;
 mod cache;
 mod elementwise;
 mod lanes;
+mod look;
 mod norm;
 mod quantize;
 

@@ -1,0 +1,229 @@
+//! What the loops of attention look at: slices and ranges, worked out by code that all instruction sets share.
+//!
+//! The loops are compiled for every instruction set, type of numbers and number of heads. What is here depends on
+//! little of that and is most of the code around a loop, so it is kept out of line.
+
+use super::super::{ChunkScores, KV_BLOCK, KvBlocks, Span};
+use super::cache::{Number, numbers};
+use super::lanes::LANES;
+use crate::tensor::BLOCK;
+use core::ops::Range;
+
+/// The blocks of a chunk that some queries look at.
+pub(super) struct Chunk<'x> {
+    pub kv: &'x KvBlocks<'x>,
+    pub first_block: usize,
+    /// Counted from the chunk's first.
+    pub blocks: Range<usize>,
+}
+
+/// Keys of some blocks, all of one length, and where in memory what will be needed next begins.
+pub(in crate::kernels) struct Keys<'x, const B: usize> {
+    pub(super) bytes: [&'x [u8]; B],
+    pub(super) ahead: [*const u8; B],
+}
+
+impl<'x> Chunk<'x> {
+    /// The first `B` blocks of `blocks`; `None` if there are fewer, or if one is not as long as the others.
+    #[inline(never)]
+    pub fn keys<const B: usize>(&self, blocks: &Range<usize>) -> Option<Keys<'x, B>> {
+        if blocks.len() < B {
+            return None;
+        }
+        let first = self.first_block.saturating_add(self.blocks.start);
+        let (mut bytes, mut ahead): ([&[u8]; B], _) = ([&[]; B], [core::ptr::null(); B]);
+        for (b, (bytes, ahead)) in bytes.iter_mut().zip(&mut ahead).enumerate() {
+            let block = self.first_block.saturating_add(blocks.start).saturating_add(b);
+            *bytes = self.kv.keys(block);
+            // Behind the last keys come the first values.
+            let later = blocks.len() > B;
+            let next = if later {
+                self.kv.keys(block.saturating_add(B))
+            } else {
+                self.kv.values(first.saturating_add(b))
+            };
+            *ahead = next.as_ptr();
+        }
+        let [one, rest @ ..] = &bytes[..] else { return None };
+        rest.iter().all(|other| other.len() == one.len()).then_some(Keys { bytes, ahead })
+    }
+}
+
+/// The first `N` of the queries of `dim` numbers that follow one another; empty ones behind the last.
+#[inline(never)]
+pub(super) fn rows<const N: usize>(q: &[f32], dim: usize) -> [&[f32]; N] {
+    let mut rows: [&[f32]; N] = [&[]; N];
+    for (row, q) in rows.iter_mut().zip(q.chunks_exact(dim.max(1))) {
+        *row = q;
+    }
+    rows
+}
+
+/// What is behind the first `from` numbers of each.
+#[inline(never)]
+pub(super) fn behind<'x, const N: usize>(rows: &[&'x [f32]; N], from: usize) -> [&'x [f32]; N] {
+    rows.map(|row| row.get(from..).unwrap_or_default())
+}
+
+/// Where the scores of block `block` and those behind it go, a line a block, for `N` heads.
+#[inline(never)]
+pub(super) fn places<const N: usize>(
+    scores: &mut [ChunkScores; N],
+    block: usize,
+) -> [&mut [[f32; LANES]]; N] {
+    let mut places: [&mut [[f32; LANES]]; N] = core::array::from_fn(|_| &mut [][..]);
+    for (place, scores) in places.iter_mut().zip(scores) {
+        *place = scores.as_chunks_mut().0.get_mut(block..).unwrap_or_default();
+    }
+    places
+}
+
+/// Numbers in lines of 16.
+#[inline(never)]
+pub(super) fn lines<'x, T: Number, const B: usize>(bytes: &[&'x [u8]; B]) -> [&'x [[T; LANES]]; B] {
+    bytes.map(|bytes| numbers(bytes).as_chunks().0)
+}
+
+/// Bytes and scales of a block of keys or values of `dim` numbers of [`super::cache::Q8`].
+#[inline(always)]
+pub(super) fn parts(block: &[u8], dim: usize) -> (&[i8], &[[u16; LANES]]) {
+    let (bytes, scales) = block.split_at_checked(dim.saturating_mul(KV_BLOCK)).unwrap_or_default();
+    (numbers(bytes), numbers(scales).as_chunks().0)
+}
+
+/// Keys of 32 numbers of a position at most, which share a scale.
+pub(super) struct Piece<'x, const B: usize> {
+    pub lines: [&'x [[i8; LANES]]; B],
+    pub scales: [&'x [u16; LANES]; B],
+}
+
+/// Piece `piece` of keys of `dim` numbers; a scale that is missing is 0.
+#[inline(never)]
+pub(super) fn piece<'x, const B: usize>(keys: &[&'x [u8]; B], dim: usize, piece: usize) -> Piece<'x, B> {
+    let mut of = Piece { lines: [&[]; B], scales: [&[0; LANES]; B] };
+    let first = piece.saturating_mul(BLOCK);
+    for ((keys, lines), scale) in keys.iter().zip(&mut of.lines).zip(&mut of.scales) {
+        let (bytes, scales) = parts(keys, dim);
+        *lines = bytes.as_chunks().0.get(first..dim.min(first + BLOCK)).unwrap_or_default();
+        *scale = scales.get(piece).unwrap_or(scale);
+    }
+    of
+}
+
+/// The scales of the `S` strips of 16 numbers from number `at` on; `None` if one is missing.
+#[inline(never)]
+pub(super) fn scales_of_strips<const S: usize>(
+    scales: &[[u16; LANES]],
+    at: usize,
+) -> Option<[&[u16; LANES]; S]> {
+    let mut of = [&[0; LANES]; S];
+    for (s, of) in of.iter_mut().enumerate() {
+        *of = scales.get(at.saturating_add(s * LANES) / BLOCK)?;
+    }
+    Some(of)
+}
+
+/// What some heads see of a chunk.
+pub(super) struct Sights<const N: usize> {
+    first_block: usize,
+    /// The blocks of which something is seen.
+    pub blocks: Range<usize>,
+    seen: [Range<usize>; N],
+}
+
+/// A block of values.
+pub(super) struct Seen<'x, const N: usize> {
+    pub values: &'x [u8],
+    /// Where the next block is.
+    pub ahead: *const u8,
+    /// Weights of its positions.
+    pub weights: [&'x [f32; LANES]; N],
+    /// The positions that all heads see.
+    pub common: Range<usize>,
+    /// What each sees behind them.
+    pub rest: [Range<usize>; N],
+    /// One of them sees something behind them.
+    pub uneven: bool,
+}
+
+impl<const N: usize> Sights<N> {
+    /// For the `N` heads from `head` on, of `heads`; `None` if one has no span.
+    #[inline(never)]
+    pub fn new(spans: &[Span], head: usize, heads: usize) -> Option<Self> {
+        let mut sights = Self { first_block: 0, blocks: 0..0, seen: [const { 0..0 }; N] };
+        for (n, seen) in sights.seen.iter_mut().enumerate() {
+            let span = span_of(spans, head.saturating_add(n), heads)?;
+            let (blocks, positions) = span.blocks();
+            if !blocks.is_empty() {
+                let Range { start, end } = sights.blocks;
+                let all = if start == end { blocks } else { start.min(blocks.start)..end.max(blocks.end) };
+                sights.blocks = all;
+            }
+            (sights.first_block, *seen) = (span.first_block, positions);
+        }
+        Some(sights)
+    }
+
+    /// What is seen of a block, with the weights of its positions.
+    #[inline(never)]
+    pub fn block<'x>(&self, block: usize, kv: &KvBlocks<'x>, scores: &'x [ChunkScores; N]) -> Seen<'x, N> {
+        let mut weights = [&[0.0; LANES]; N];
+        for (weights, scores) in weights.iter_mut().zip(scores) {
+            *weights = scores.as_chunks().0.get(block).unwrap_or(weights);
+        }
+        let (common, rest) = self.positions(block);
+        let index = self.first_block.saturating_add(block);
+        Seen {
+            values: kv.values(index),
+            ahead: kv.values(index.saturating_add(1)).as_ptr(),
+            weights,
+            uneven: !rest.iter().all(Range::is_empty),
+            common,
+            rest,
+        }
+    }
+
+    /// What every head sees of a block, and what each sees behind that. Heads that begin differently share nothing.
+    #[inline(always)]
+    fn positions(&self, block: usize) -> (Range<usize>, [Range<usize>; N]) {
+        let mut parts = [const { 0..0 }; N];
+        let (mut start, mut end, mut one_start) = (None, KV_BLOCK, true);
+        for (part, seen) in parts.iter_mut().zip(&self.seen) {
+            let inside = |at: usize| at.saturating_sub(block * KV_BLOCK).min(KV_BLOCK);
+            *part = inside(seen.start)..inside(seen.end);
+            one_start &= *start.get_or_insert(part.start) == part.start;
+            end = end.min(part.end);
+        }
+        let start = start.unwrap_or(0);
+        if !one_start || end <= start {
+            return (0..0, parts);
+        }
+        for part in &mut parts {
+            part.start = end;
+        }
+        (start..end, parts)
+    }
+}
+
+/// Head `head` of `heads` belongs to this span.
+#[inline(always)]
+pub(super) fn span_of(spans: &[Span], head: usize, heads: usize) -> Option<&Span> {
+    spans.get(head / (heads / spans.len().max(1)).max(1))
+}
+
+/// Writes the sums of some heads, `S` strips of 16 each, to those `numbers` of their partials of `len`, as many as there
+/// are.
+#[inline(never)]
+pub(super) fn put<const S: usize>(
+    sums: &[[[f32; LANES]; S]],
+    partial: &mut [f32],
+    len: usize,
+    numbers: Range<usize>,
+) {
+    for (line, sums) in partial.chunks_exact_mut(len.max(1)).zip(sums) {
+        let line = line.get_mut(numbers.clone()).unwrap_or_default();
+        for (out, sum) in line.iter_mut().zip(sums.as_flattened()) {
+            *out = *sum;
+        }
+    }
+}
