@@ -10,19 +10,19 @@
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`; tests of the kernels for WebAssembly
 #   ./ci.sh foreign    tests on i686, a big-endian and an AArch64 machine, the bits of a story among them
 #   ./ci.sh foreign-whole [MACHINE]...  (not part of `all`) all tests there: i686, s390x, aarch64
-#   ./ci.sh c          the C and C++ side: header, programs, exported symbols
+#   ./ci.sh c          the law of the C API with every compiler there is: header, exported symbols, wrong calls
 #   ./ci.sh abi        the C header against what it promised before (include/locutor.abi)
-#   ./ci.sh memory     (not part of `all`) the C programs under valgrind
-#   ./ci.sh sanitize   the same with AddressSanitizer and ThreadSanitizer, library and all; not part of `all`
+#   ./ci.sh memory     the C programs under valgrind
+#   ./ci.sh sanitize   the same with AddressSanitizer and ThreadSanitizer, library and all
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh python     the Python binding, against the tool on this machine
 #   ./ci.sh csharp     the C# binding, by Mono, against the tool on this machine
 #   ./ci.sh windows    (not part of `all`) headers and programs compile for Windows with MinGW; nothing is run
 #   ./ci.sh sizes      (not part of `all`) the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
-#   ./ci.sh wasm       (not part of `all`) the page for browsers in Chromium, against the tool on this machine
+#   ./ci.sh wasm       the page for browsers in Chromium, against the tool on this machine
 #   ./ci.sh models     real models against other software (downloads some GB the first time; see tools/reference.sh)
-#   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 20)
+#   ./ci.sh fuzz [S]   every fuzz target for S seconds (default 10)
 #   ./ci.sh all        all of them, cheap ones first
 #
 # A gate whose tools are missing fails and names the Debian package. Only fuzzing, which needs a nightly compiler, and
@@ -30,9 +30,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-gates=(fmt floors lint features test hostile cross foreign c abi panic python csharp nostd models fuzz)
+gates=(
+    fmt floors lint features test hostile c abi panic memory python csharp nostd wasm cross sanitize models foreign fuzz
+)
 # Verbs that `all` leaves out: they take long, or are for releases.
-extra=(foreign-whole memory sanitize windows sizes wasm)
+extra=(foreign-whole windows sizes)
 report=() skipped=() current=
 built=${CARGO_TARGET_DIR:-target}
 
@@ -166,7 +168,8 @@ c() {
     need clang clang
     need pkg-config pkg-config
     need cmake cmake
-    cargo test --quiet --release -p locutor-ffi
+    # `test` runs the rest.
+    cargo test --quiet --release -p locutor-ffi --test law
 }
 
 abi() {
@@ -183,7 +186,7 @@ memory() {
 }
 
 sanitize() {
-    need clang clang
+    need clang "clang libclang-rt-dev"
     need /usr/bin/rustc rustc-web
     need /usr/lib/rustlib/src/rust/library/core/src/lib.rs rust-web-src
     tools/check_memory.sh address
@@ -294,7 +297,7 @@ models() {
 }
 
 fuzz() {
-    local seconds=${1:-20} target
+    local seconds=${1:-10} target
     if ! cargo +nightly --version > /dev/null 2>&1; then
         skip "no nightly toolchain"
         return

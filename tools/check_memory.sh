@@ -9,8 +9,9 @@
 #
 # ARGUMENTs go to `cargo test` in place of `-p locutor -p locutor-ffi --lib --tests`.
 #
-# Needs valgrind; for the sanitizers clang with its runtime (libclang-rt-dev), and a compiler that comes with the sources
-# of the standard library: Debian's rustc-web and rust-web-src (RUSTC names another one).
+# Needs valgrind; for the sanitizers a compiler that comes with the sources of the standard library: Debian's rustc-web
+# and rust-web-src (RUSTC names another one), and clang with its runtime, best of the same LLVM (clang-22 and
+# libclang-rt-22-dev where `rustc -vV` says 22): what that makes, an older runtime may not know.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,9 +22,13 @@ triple=$(uname -m)-unknown-linux-gnu
 story=examples/model/story.gguf
 small=tests/golden/llama-gqa-tied.gguf
 
+compiler=${RUSTC:-/usr/bin/rustc}
+version=$("$compiler" -vV 2> /dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/-\1/p')
+command -v "clang$version" > /dev/null || version=
+
 # sanitized SANITIZER COMMAND [ARGUMENT]...: cargo's COMMAND with the sanitizer in all that Rust compiles.
 sanitized() {
-    RUSTC=${RUSTC:-/usr/bin/rustc} RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR=$work/$1 \
+    RUSTC=$compiler RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR=$work/$1 \
         cargo "$2" --quiet --release --target "$triple" -Zbuild-std "${@:3}"
 }
 
@@ -81,12 +86,12 @@ case ${1:-} in
         runs valgrind -q --error-exitcode=9 --leak-check=full --fair-sched=yes
         ;;
     address)
-        programs "$(library address)" clang clang++ -fsanitize=address
+        programs "$(library address)" "clang$version" "clang++$version" -fsanitize=address
         ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1 runs env
         "$work/contract" "$small" "$work/pack" 1234
         ;;
     thread)
-        programs "$(library thread)" clang clang++ -fsanitize=thread
+        programs "$(library thread)" "clang$version" "clang++$version" -fsanitize=thread
         TSAN_OPTIONS=halt_on_error=1 runs env
         TSAN_OPTIONS=halt_on_error=1 "$work/contract" "$small" "$work/pack" 1234
         ;;
