@@ -7,6 +7,7 @@
 #   ./ci.sh features   the library alone with every set of features
 #   ./ci.sh test       the README's test command
 #   ./ci.sh hostile    hostile files and faults, with their numbers (part of `test` as well)
+#   ./ci.sh debug      (not part of `all`) the library's own tests and `hostile` in a build with debug assertions
 #   ./ci.sh cross      targets without an operating system, with nothing but `core`; tests of the kernels for WebAssembly
 #   ./ci.sh foreign    tests on i686, a big-endian and an AArch64 machine, the bits of a story among them
 #   ./ci.sh foreign-whole [MACHINE]...  (not part of `all`) all tests there: i686, s390x, aarch64
@@ -34,7 +35,7 @@ gates=(
     fmt floors lint features test hostile c abi panic memory python csharp nostd wasm cross sanitize models foreign fuzz
 )
 # Verbs that `all` leaves out: they take long, or are for releases.
-extra=(foreign-whole windows sizes)
+extra=(debug foreign-whole windows sizes)
 report=() skipped=() current=
 built=${CARGO_TARGET_DIR:-target}
 
@@ -64,11 +65,10 @@ features() {
 # Keep in step with README.md.
 test_command() { cargo test --release --workspace; }
 
-# Once more with debug assertions: what overflows then panics, and errors name their layer.
-hostile() {
-    cargo test --quiet --release --test hostile -- --nocapture
-    cargo test --quiet --test hostile
-}
+hostile() { cargo test --quiet --release --test hostile -- --nocapture; }
+
+# The library's own tests and the hostile files with debug assertions: what overflows panics, and errors name their layer.
+debug() { cargo test --quiet --lib --test hostile; }
 
 # Debian's compiler, because it comes with the sources of the standard library. RUSTC_BOOTSTRAP lets it build them.
 debian_rust() {
