@@ -18,7 +18,8 @@
 #   ./ci.sh panic      no panic can be reached: a proof by the linker (tools/no_panic)
 #   ./ci.sh python     the Python binding, against the tool on this machine
 #   ./ci.sh csharp     the C# binding, by Mono, against the tool on this machine
-#   ./ci.sh windows    (not part of `all`) headers and programs compile for Windows with MinGW; nothing is run
+#   ./ci.sh desktops   (not part of `all`) the library compiles for Windows and macOS, headers and programs for Windows with
+#                      MinGW; nothing is run
 #   ./ci.sh sizes      (not part of `all`) the shared library for embedders is as small as SIZES.md promises
 #   ./ci.sh nostd      the bare-metal program on an emulated Cortex-M4F, against the tool on this machine
 #   ./ci.sh wasm       the page for browsers in Chromium, against the tool on this machine
@@ -35,7 +36,7 @@ gates=(
     fmt floors lint features test hostile c abi panic memory python csharp nostd wasm cross sanitize models foreign fuzz
 )
 # Verbs that `all` leaves out: they take long, or are for releases.
-extra=(debug foreign-whole windows sizes)
+extra=(debug desktops foreign-whole sizes)
 report=() skipped=() current=
 built=${CARGO_TARGET_DIR:-target}
 
@@ -230,7 +231,12 @@ csharp() {
     unset LD_LIBRARY_PATH
 }
 
-windows() {
+desktops() {
+    local target
+    for target in x86_64-pc-windows-gnu x86_64-apple-darwin aarch64-apple-darwin; do
+        echo "desktops: $target"
+        debian_rust check --quiet --release -p locutor-ffi --target "$target" -Zbuild-std
+    done
     local cc=x86_64-w64-mingw32-gcc cxx=x86_64-w64-mingw32-g++-posix strict=(-Wall -Wextra -pedantic -Werror -Iinclude) file
     need "$cc" gcc-mingw-w64-x86-64
     need "$cxx" g++-mingw-w64-x86-64-posix
