@@ -137,8 +137,9 @@ arm_tables() {
 foreign-whole() {
     local machine machines=("$@") longest=7200 file tests=()
     [ $# -gt 0 ] || machines=(i686 s390x aarch64)
-    for file in tests/*.rs; do
-        case $file in tests/cli.rs | tests/floors.rs) ;; *) tests+=(--test "$(basename "$file" .rs)") ;; esac
+    for file in tests/*.rs tests/*/main.rs; do
+        file=${file#tests/} file=${file%.rs}
+        case $file in cli | floors) ;; *) tests+=(--test "${file%/main}") ;; esac
     done
     for machine in "${machines[@]}"; do
         echo "foreign-whole: $machine"
