@@ -131,8 +131,19 @@ mod owned {
     pub struct Block {
         start: NonNull<u8>,
         len: usize,
+        origin: Origin,
+    }
+
+    /// Where a block's memory comes from.
+    #[derive(Debug)]
+    enum Origin {
+        /// The allocator, which gave it this many bytes before the start, in this layout.
+        Allocator { before: usize, layout: Layout },
+        /// The system.
         #[cfg(all(feature = "std", target_os = "linux"))]
-        pages: Option<memmap2::MmapMut>,
+        System { _pages: memmap2::MmapMut },
+        /// Nowhere: it has no bytes.
+        Nowhere,
     }
 
     /// Two huge pages of most machines.
@@ -145,8 +156,13 @@ mod owned {
     unsafe impl Sync for Block {}
 
     impl Block {
-        /// Allocates `len` zero bytes; a failing allocator is an error, not an abort.
+        /// Allocates `len` zero bytes; a failing allocator is an error, not an abort. What is not used of a large block
+        /// costs no memory where the system hands out zeroed pages at their first use.
         pub fn zeroed(len: usize) -> Result<Self, MemError> {
+            if len == 0 {
+                let start = NonNull::<super::Aligned<()>>::dangling().cast();
+                return Ok(Self { start, len, origin: Origin::Nowhere });
+            }
             #[cfg(all(feature = "std", target_os = "linux"))]
             if len >= LARGE
                 && let Ok(mut pages) = memmap2::MmapMut::map_anon(len)
@@ -154,27 +170,18 @@ mod owned {
             {
                 // A system without huge pages refuses, and nothing is lost.
                 let _ = pages.advise(memmap2::Advice::HugePage);
-                return Ok(Self { start, len, pages: Some(pages) });
+                return Ok(Self { start, len, origin: Origin::System { _pages: pages } });
             }
-            Self::allocated(len)
-        }
-
-        /// As [`zeroed`](Self::zeroed), from the allocator.
-        fn allocated(len: usize) -> Result<Self, MemError> {
-            let block = |start| Self {
-                start,
-                len,
-                #[cfg(all(feature = "std", target_os = "linux"))]
-                pages: None,
-            };
-            if len == 0 {
-                return Ok(block(NonNull::<super::Aligned<()>>::dangling().cast()));
-            }
-            let layout = Layout::from_size_align(len, ALIGN).map_err(|_| MemError::Overflow)?;
+            // Allocators clear by hand what is to be aligned more than usual, so it is aligned here.
+            let layout = len.checked_add(ALIGN - 1).and_then(|all| Layout::from_size_align(all, 1).ok());
+            let layout = layout.ok_or(MemError::Overflow)?;
             // SAFETY: the layout has a size above zero.
-            let start = unsafe { alloc_zeroed(layout) };
-            let start = NonNull::new(start).ok_or(MemError::NoMemory { needed: len })?;
-            Ok(block(start))
+            let memory = NonNull::new(unsafe { alloc_zeroed(layout) });
+            let memory = memory.ok_or(MemError::NoMemory { needed: len })?;
+            let before = memory.addr().get().wrapping_neg() % ALIGN;
+            // SAFETY: less than `ALIGN` bytes further, where `len` bytes are left.
+            let start = unsafe { memory.add(before) };
+            Ok(Self { start, len, origin: Origin::Allocator { before, layout } })
         }
 
         /// All bytes.
@@ -202,13 +209,9 @@ mod owned {
 
     impl Drop for Block {
         fn drop(&mut self) {
-            #[cfg(all(feature = "std", target_os = "linux"))]
-            if self.pages.is_some() {
-                return;
-            }
-            if self.len > 0 {
-                // SAFETY: allocated in `allocated` with this very layout.
-                unsafe { dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.len, ALIGN)) }
+            if let Origin::Allocator { before, layout } = self.origin {
+                // SAFETY: allocated in `zeroed` with this very layout, that many bytes before the start.
+                unsafe { dealloc(self.start.as_ptr().sub(before), layout) }
             }
         }
     }
