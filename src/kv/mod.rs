@@ -1,7 +1,8 @@
 //! Keys and values of a session: a fixed arena of pages of 16 positions, and who holds which page.
 //!
-//! Layout: `[layer][page][kv head]{ K, V }` in bytes, K and V of 16 positions each. A lane of K is a position, so that
-//! the products of a query with 16 keys need no horizontal sum (see [`KvBlocks`]).
+//! Layout: `[page][layer][kv head]{ K, V }` in bytes, K and V of 16 positions each. A lane of K is a position, so that
+//! the products of a query with 16 keys need no horizontal sum (see [`KvBlocks`]). All layers of a page lie together, so
+//! that a short text touches little memory of a large cache.
 
 mod image;
 pub mod pages;
@@ -9,6 +10,7 @@ pub mod pages;
 use crate::kernels::KvBlocks;
 pub use crate::kernels::{KvType, KvTypes};
 use crate::mem::{Arena, MemError, Plan, Slot, copy_part};
+use core::ops::Range;
 pub use pages::Pages;
 
 /// Shape of a cache.
@@ -40,9 +42,9 @@ impl KvShape {
         self.heads.saturating_mul(self.head())
     }
 
-    /// Bytes of a layer.
-    pub fn layer(&self) -> usize {
-        self.pages.saturating_mul(self.page())
+    /// Bytes of a page, of all layers.
+    pub fn whole_page(&self) -> usize {
+        self.layers.saturating_mul(self.page())
     }
 }
 
@@ -74,7 +76,7 @@ impl<'m> KvCache<'m> {
     /// [`MemError::Overflow`].
     pub fn plan(shape: KvShape, plan: &mut Plan) -> Result<KvSlot, MemError> {
         // Sizes that saturate are beyond what a plan can hold.
-        let bytes = shape.layer().checked_mul(shape.layers).ok_or(MemError::Overflow)?;
+        let bytes = shape.whole_page().checked_mul(shape.pages).ok_or(MemError::Overflow)?;
         Ok(KvSlot { shape, bytes: plan.array(bytes)? })
     }
 
@@ -91,19 +93,17 @@ impl<'m> KvCache<'m> {
         self.shape
     }
 
-    /// All pages of a layer, `[page][kv head]`, to be written.
-    pub fn layer_mut(&mut self, layer: usize) -> &mut [u8] {
-        let len = self.shape.layer();
-        self.bytes.get_mut(layer * len..).and_then(|rest| rest.get_mut(..len)).unwrap_or_default()
+    /// All pages of all layers, `[page][whole_page]`, to be written, and where a layer lies in each.
+    pub fn layer_mut(&mut self, layer: usize) -> (&mut [u8], Range<usize>) {
+        let page = self.shape.page();
+        (self.bytes, layer * page..(layer + 1) * page)
     }
 
     /// The blocks of one head of a layer, by a sequence's table of pages.
     pub fn head<'c>(&'c self, layer: usize, head: usize, pages: &'c [u32]) -> KvBlocks<'c> {
         let KvShape { types, dim_k, dim_v, .. } = self.shape;
-        let (len, skip) = (self.shape.layer(), head * self.shape.head());
-        let data = self.bytes.get(layer * len..).and_then(|rest| rest.get(..len)).unwrap_or_default();
-        let data = data.get(skip..).unwrap_or_default();
-        KvBlocks { data, pages, stride: self.shape.page(), types, dim_k, dim_v }
+        let data = self.bytes.get(self.at(layer, 0, head)..).unwrap_or_default();
+        KvBlocks { data, pages, stride: self.shape.whole_page(), types, dim_k, dim_v }
     }
 
     /// The bytes of one head in a page of a layer.
@@ -119,14 +119,12 @@ impl<'m> KvCache<'m> {
     }
 
     fn at(&self, layer: usize, page: u32, head: usize) -> usize {
-        layer * self.shape.layer() + page as usize * self.shape.page() + head * self.shape.head()
+        let KvShape { layers, .. } = self.shape;
+        (page as usize * layers + layer) * self.shape.page() + head * self.shape.head()
     }
 
     /// Copies page `from` to page `to`, in all layers.
     pub fn copy_page(&mut self, from: u32, to: u32) {
-        let page = self.shape.page();
-        for layer in 0..self.shape.layers {
-            copy_part(self.layer_mut(layer), page, from as usize, to as usize);
-        }
+        copy_part(self.bytes, self.shape.whole_page(), from as usize, to as usize);
     }
 }

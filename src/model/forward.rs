@@ -12,6 +12,7 @@ use super::plan::{self, RunMemory};
 use super::spec::{Mlp, ModelSpec, NormKind, NormPlace, Position, QkNorm, QkvLayout, RopeScaling};
 use super::weights::Weights;
 use crate::kernels::{ATTENTION_CHUNK, KV_BLOCK};
+use crate::kv::KvShape;
 use crate::kv::pages::{Pages, Table};
 use crate::ops::attention::{self, Attending, Heads, RoundJobs, Rounds, Scores, Sight};
 use crate::ops::linear::{self, Grid, Into, Layer, Rect};
@@ -478,7 +479,9 @@ impl Pass<'_, '_> {
         let run = self.tools.runner(scratch, 0..self.forward.spec.kv_heads);
         let heads = self.forward.heads(layer, batch.positions, angles.each_ref().map(|angles| &**angles));
         let page = |column| batch.page(kind, column);
-        attention::store(run, &heads, columns, qkv, page, kv.shape().types, kv.layer_mut(place));
+        let KvShape { types, pages, .. } = kv.shape();
+        let (bytes, layer) = kv.layer_mut(place);
+        attention::store(run, &heads, columns, qkv, page, types, (bytes, pages, layer));
     }
 
     /// slots = partial results of softmax(q K^T * scale) V   [B][slots][H (dim_v + 2)], or, to finish, values = what they

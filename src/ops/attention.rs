@@ -93,8 +93,8 @@ impl Heads<'_> {
     }
 }
 
-/// Norms, rotates and stores the keys, and stores the values, of some columns: a job a KV head. `layer` is the cache's
-/// layer, `[page][kv head]`, and `page` tells the page of a column.
+/// Norms, rotates and stores the keys, and stores the values, of some columns: a job a KV head. Behind the
+/// cache, of so many pages, stands where the layer lies in each of them; `page` tells the page of a column.
 pub fn store(
     run: Runner<'_>,
     heads: &Heads<'_>,
@@ -102,15 +102,15 @@ pub fn store(
     qkv: &[f32],
     page: impl Fn(usize) -> u32 + Sync,
     types: KvTypes,
-    layer: &mut [u8],
+    (cache, pages, layer): (&mut [u8], usize, Range<usize>),
 ) {
     let kernels = run.kernels();
     let head_bytes = types.keys.key_bytes(heads.dim_k) + types.values.value_bytes(heads.dim_v);
-    let stride = heads.kv_heads * head_bytes;
-    let pages = layer.len() / stride.max(1);
+    let stride = cache.len().checked_div(pages).unwrap_or(0);
+    let tiles = Tiles::new(cache, stride, stride, head_bytes, pages).within(layer, 0..pages);
     let (width, q) = (heads.stride(), heads.heads * heads.dim_k);
     let norm = heads.qk_norm.as_ref().map(|(_, k)| k);
-    run.run((Tiles::new(layer, stride, stride, head_bytes, pages),), |head, (mut tile,), scratch| {
+    run.run((tiles,), |head, (mut tile,), scratch| {
         let Some(turned) = scratch.get_mut(..heads.dim_k) else { return };
         for col in columns.clone() {
             let (qkv, position) = (column(qkv, col, width), heads.position(col));
