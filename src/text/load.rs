@@ -396,10 +396,12 @@ fn read_merges<'a>(
     planned(MERGES, list.len(), array.len)?;
     places.fill(0);
     let (count, mut at) = (list.len(), 8usize);
-    let mut both = [0; MAX_TOKEN_BYTES];
+    // Tokens mostly stand in the order of the merges that make them.
+    let (mut both, mut likely) = ([0; MAX_TOKEN_BYTES], 0u32);
     for (rank, text) in (0u32..).zip(strings) {
         let problem = |problem| entry(MERGES, &array, rank.into(), at, problem);
-        let merge = read_merge(vocab, text, &mut both).map_err(problem)?;
+        let merge = read_merge(vocab, text, likely, &mut both).map_err(problem)?;
+        likely = merge.joined.wrapping_add(1);
         let known = &*list;
         let is_same = |other: u32| known.get(other as usize).is_some_and(|m| same_pair(m, &merge));
         let hash = hash_pair(merge.left, merge.right);
@@ -419,8 +421,8 @@ fn same_pair(a: &Merge, b: &Merge) -> bool {
     (a.left, a.right) == (b.left, b.right)
 }
 
-/// Looks up the parts of a merge, and their whole, which is put together in `both`.
-fn read_merge(vocab: &Vocab<'_>, text: &[u8], both: &mut [u8]) -> Result<Merge, EntryProblem> {
+/// Looks up the parts of a merge, and their whole, which is put together in `both` unless it is the text of `likely`.
+fn read_merge(vocab: &Vocab<'_>, text: &[u8], likely: u32, both: &mut [u8]) -> Result<Merge, EntryProblem> {
     let mut parts = text.split(|byte| *byte == b' ');
     let (Some(left), Some(right), None) = (parts.next(), parts.next(), parts.next()) else {
         return Err(EntryProblem::MergeForm);
@@ -428,11 +430,16 @@ fn read_merge(vocab: &Vocab<'_>, text: &[u8], both: &mut [u8]) -> Result<Merge, 
     if left.is_empty() || right.is_empty() {
         return Err(EntryProblem::MergeForm);
     }
+    let find = |text: &[u8]| vocab.find_text(text).ok_or(EntryProblem::MergeToken);
+    let (left_id, right_id) = (find(left)?, find(right)?);
+    let is_likely = vocab.text(likely).strip_prefix(left).is_some_and(|rest| rest == right);
+    if is_likely && vocab.kind(likely).is_some_and(TokenKind::is_text) {
+        return Ok(Merge { left: left_id, right: right_id, joined: likely });
+    }
     let len = left.len().saturating_add(right.len());
     let joined = both.get_mut(..len).ok_or(EntryProblem::MergeToken)?;
     for (place, byte) in joined.iter_mut().zip(left.iter().chain(right)) {
         *place = *byte;
     }
-    let find = |text: &[u8]| vocab.find_text(text).ok_or(EntryProblem::MergeToken);
-    Ok(Merge { left: find(left)?, right: find(right)?, joined: find(joined)? })
+    Ok(Merge { left: left_id, right: right_id, joined: find(joined)? })
 }
