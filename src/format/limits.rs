@@ -43,3 +43,8 @@ pub const MAX_HEADER: usize = 256 << 20;
 
 /// First read of a header from a file or callback; doubled until the header is complete. Small models fit at once.
 pub const FIRST_READ: usize = 64 << 10;
+
+/// The same where a file is mapped, if that is not more than a 32nd of it: the vocabulary of most models fits at once, and
+/// scanning and copying more than once takes time.
+#[cfg(feature = "std")]
+pub const FIRST_COPY: usize = 2 << 20;

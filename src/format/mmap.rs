@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::error::{FormatError, Operation, ReadError};
+use super::limits::{FIRST_COPY, FIRST_READ};
 use super::source::{FileBytes, file_extent, open, read_header, reader};
 use crate::mem::aligned::RawBytes;
 use core::ptr::NonNull;
@@ -91,7 +92,8 @@ impl FileBytes {
 /// Maps a checked extent. Making the mapping is harmless; reading it is what the callers' contracts are about.
 fn map_extent(file: File, offset: u64, len: u64) -> Result<FileBytes, FormatError> {
     let state = file_state(&file)?;
-    let header = read_header(reader(&file, offset), len)?;
+    let first = usize::try_from(len / 32).unwrap_or(FIRST_COPY).clamp(FIRST_READ, FIRST_COPY);
+    let header = read_header(reader(&file, offset), len, first)?;
     let size = usize::try_from(len);
     let size = size.map_err(|_| io_error(Operation::Map, ReadError::Extent { len, available: 0 }))?;
     let mapped = MmapOptions::new().offset(offset).len(size).map_raw_read_only(&file);

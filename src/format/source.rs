@@ -192,7 +192,7 @@ mod owned {
             read: impl FnMut(u64, &mut [u8]) -> Result<(), ReadError>,
             len: u64,
         ) -> Result<Self, FormatError> {
-            Ok(Self { front: read_header(read, len)?, file_len: len })
+            Ok(Self { front: read_header(read, len, FIRST_READ)?, file_len: len })
         }
 
         /// The file from its first byte on.
@@ -206,15 +206,16 @@ mod owned {
         }
     }
 
-    /// Copies the header of a file of `len` bytes, whose end is found by scanning. Allocates up to twice the header, and
-    /// briefly 1.5 times that.
+    /// Copies the header of a file of `len` bytes, whose end is found by scanning, `first` bytes to begin with. Allocates
+    /// up to twice the header, and briefly 1.5 times that.
     pub(in crate::format) fn read_header(
         mut read: impl FnMut(u64, &mut [u8]) -> Result<(), ReadError>,
         len: u64,
+        first: usize,
     ) -> Result<Block, FormatError> {
         let file_len = check_len(len)?;
         let mut block = Block::zeroed(0)?;
-        let mut target = FIRST_READ;
+        let mut target = first;
         loop {
             target = target.min(file_len);
             let mut grown = Block::zeroed(target)?;
