@@ -76,7 +76,8 @@ def one_turn(tool, options, threads):
     mapped = ["--map"] if options.map else []
     run = peers.run_locutor(tool, "bench", "-m", options.model, *mapped, *lengths, "-r", 1, "--json")
     lines = run.splitlines()
-    yield "Locutor", {line["test"]: line["tokens_per_s_median"] for line in map(json.loads, lines)}
+    # Behind @ stands the depth.
+    yield "Locutor", {line["test"].split("@")[0]: line["tokens_per_s_median"] for line in map(json.loads, lines)}
     for flash in FLASH[options.flash]:
         command = [sys.executable, __file__, str(options.model), *map(str, lengths), "--llama-once", str(flash)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout

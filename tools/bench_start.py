@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """From the start of the process to the end of the first token, and the memory that takes, beside llama.cpp.
 
-Both map the file. Locutor's time is that of a whole process of its tool, from before it exists until it has ended. llama.cpp's begins when
-its library is loaded and Python is ready, and ends when the logits are there. Peak memory is what the process had
-resident (VmHWM of Linux, looked at until the process ends), pages of the mapped file included; of llama.cpp's what Python
-had before is taken off. The file is read
-once before, so that it lies in the system's cache.
+Both map the file. Locutor's time begins before a process of its tool exists, and ends when the text of the first token
+has come out of it. llama.cpp's begins when its library is loaded and Python is ready, and ends when the logits are
+there. Peak memory is what the process had resident (VmHWM of Linux, looked at until the process ends, of Locutor in a
+process of its own), pages of the mapped file included; of llama.cpp's what Python had before is taken off. The file is
+read once before, so that it lies in the system's cache.
 """
 
 import argparse
@@ -52,17 +52,20 @@ def main():
 
 
 def locutor_once(tool, options):
-    """Seconds and peak bytes of one process."""
+    """Seconds to the first token of one process, and peak bytes of another, which is not hurried by being watched."""
     command = [tool, "generate", "-m", options.model, "-c", options.context, "-t", options.threads]
-    command += ["--map", "--greedy", "-n", 1, PROMPT]
+    command += ["--map", "--greedy", "--no-echo", "--quiet", "-n", 1, PROMPT]
+    command = [str(part) for part in command]
     start = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    peak = 0
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    first = process.stdout.read(1)
+    seconds = time.perf_counter() - start
+    process.communicate()
+    if process.returncode or not first.strip():
+        sys.exit(f"{command}: no token")
+    process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL), 0
     while process.poll() is None:
         peak = max(peak, resident(process.pid, "VmHWM"))
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        sys.exit(f"{command}: {process.stderr.read().decode()}")
     return seconds, peak
 
 
