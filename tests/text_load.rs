@@ -203,7 +203,8 @@ fn missing_and_unknown_parts() {
 fn tokens_that_are_refused() {
     let entry = |tokens: &[&[u8]], index: usize, problem| {
         let build = without(with(bpe(), TOKENS, Val::strings(tokens)), TYPES);
-        let offset = offset_of(&build, TOKENS, index);
+        // An empty text is where its length is.
+        let offset = offset_of(&build, TOKENS, index) - if tokens[index].is_empty() { 8 } else { 0 };
         assert_eq!(error(&build), TextError::Entry { key: TOKENS, offset, index: index as u64, problem });
     };
     entry(&[b"a", b"b", b"ab", b"a"], 3, EntryProblem::Duplicate { first: 0 });
@@ -261,7 +262,7 @@ fn types_and_scores_that_are_refused() {
 fn merges_that_are_refused() {
     let entry = |merge: &str, problem| {
         let build = with(bpe(), MERGES, Val::strings(&["a b", merge, "Ġ ab"]));
-        let offset = offset_of(&build, MERGES, 1);
+        let offset = offset_of(&build, MERGES, 1) - if merge.is_empty() { 8 } else { 0 };
         assert_eq!(error(&build), TextError::Entry { key: MERGES, offset, index: 1, problem }, "{merge:?}");
     };
     for merge in ["", "ab", "a  b", "a b ", " a b", "a ", " b", " ", "a b ab"] {
@@ -271,6 +272,9 @@ fn merges_that_are_refused() {
         entry(merge, EntryProblem::MergeToken);
     }
     entry("a b", EntryProblem::MergeTwice { first: 0 });
+    // An empty one at the very end is not behind the file.
+    let last = with(bpe(), MERGES, Val::strings(&["a b", ""]));
+    assert!(error(&last).offset().unwrap() < last.build().len() as u64);
     entry(&format!("a {}", "b".repeat(1 << 20)), EntryProblem::MergeToken);
     // A merge that would make text a control token.
     let tokens = ["a", "b", "ab", "Ġ", "Ġab", "abab", "aa", "Ċ"];

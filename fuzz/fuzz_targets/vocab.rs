@@ -175,7 +175,8 @@ fn run(input: &mut Input<'_>, bench: &mut Bench) {
         match Tokenizer::load(&gguf, &mut arena, &slots) {
             Ok(tokenizer) => tokenise(input, &tokenizer, bench),
             Err(error) => {
-                assert!(error.offset().is_none_or(|offset| offset < len) && !error.to_string().is_empty());
+                let said = error.to_string();
+                assert!(error.offset().is_none_or(|offset| offset < len) && !said.is_empty(), "{said} ({len} bytes)");
             }
         }
     });

@@ -68,7 +68,7 @@ pub enum TextError {
     Entry {
         /// The key.
         key: &'static str,
-        /// Where the entry begins.
+        /// Where the entry begins: its text, or the length of an empty one.
         offset: u64,
         /// Index of the entry.
         index: u64,

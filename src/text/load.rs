@@ -159,6 +159,11 @@ fn entry(key: &'static str, array: &Array<'_>, index: u64, start: usize, problem
     TextError::Entry { key, offset: offset_of(array, start), index, problem }
 }
 
+/// Where a text is, which begins at `at`: an empty one where its length is, as behind that the file may end.
+fn place_of(text: &[u8], at: usize) -> usize {
+    if text.is_empty() { at.saturating_sub(8) } else { at }
+}
+
 /// The error about token `id`.
 fn token_entry(tokens: &Array<'_>, starts: &[u32], id: u32, problem: EntryProblem) -> TextError {
     let start = starts.get(id as usize).copied().unwrap_or(0);
@@ -180,7 +185,7 @@ fn read_texts(tokens: &Array<'_>, starts: &mut [u32]) -> Result<usize, TextError
     let (mut at, mut longest) = (8usize, 0);
     let mut places = starts.iter_mut();
     for (index, (text, place)) in (0u64..).zip(texts.zip(&mut places)) {
-        let problem = |problem| entry(TOKENS, tokens, index, at, problem);
+        let problem = |problem| entry(TOKENS, tokens, index, place_of(text, at), problem);
         if text.is_empty() {
             return Err(problem(EntryProblem::Empty));
         }
@@ -399,7 +404,7 @@ fn read_merges<'a>(
     // Tokens mostly stand in the order of the merges that make them.
     let (mut both, mut likely) = ([0; MAX_TOKEN_BYTES], 0u32);
     for (rank, text) in (0u32..).zip(strings) {
-        let problem = |problem| entry(MERGES, &array, rank.into(), at, problem);
+        let problem = |problem| entry(MERGES, &array, rank.into(), place_of(text, at), problem);
         let merge = read_merge(vocab, text, likely, &mut both).map_err(problem)?;
         likely = merge.joined.wrapping_add(1);
         let known = &*list;
