@@ -285,6 +285,8 @@ fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
 
 /// A block of activations, as the kernels see it.
 pub(super) trait Act: Copy {
+    /// Planes of bytes, each of which takes sums of its own.
+    const PLANES: usize;
     /// Its scale, and the scale times the sum of its integers.
     fn scales(&self) -> (f32, f32);
     /// [`Lanes::dot8`] or [`Lanes::dot16`].
@@ -297,6 +299,8 @@ pub(super) trait Act: Copy {
 }
 
 impl Act for Act8 {
+    const PLANES: usize = 1;
+
     #[inline(always)]
     fn scales(&self) -> (f32, f32) {
         (self.scale, self.sums.scaled)
@@ -314,6 +318,8 @@ impl Act for Act8 {
 }
 
 impl Act for Act16 {
+    const PLANES: usize = 2;
+
     #[inline(always)]
     fn scales(&self) -> (f32, f32) {
         (self.scale, self.sums.scaled)
@@ -502,6 +508,9 @@ fn columns_of_strip<L: Lanes, T: Weights, A: Act>(
     let mut line = 0;
     while line < strip.lines {
         line += match (strip.lines - line, scratch) {
+            (1.., Some(scratch)) if L::ROOMY && A::PLANES == 2 => {
+                sum_scratch::<L, T, A, 4>(isa, scratch, x, parts, line, strip)
+            }
             (5.., Some(scratch)) if L::ROOMY => {
                 sum_scratch::<L, T, A, 8>(isa, scratch, x, parts, line, strip)
             }
