@@ -42,7 +42,7 @@ def main():
         for number, ids in enumerate(windows(llama, options.text, options.window, options.positions)):
             engines = {"llama.cpp": llama.logits(ids)}
             if tool:
-                engines["Locutor"] = locutor_logits(tool, options.model, ids)
+                engines["Locutor"] = locutor_logits(tool, options.model, ids, options.precision)
             add_window(scores, ids, truth.logits(ids), engines)
             print(f"window {number}: {len(ids)} positions", file=sys.stderr, flush=True)
     report(scores, options.json)
@@ -58,6 +58,9 @@ def arguments():
         "--positions", type=int, metavar="N", help="stop after so many; default: all whole windows of the text"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of llama.cpp; default %(default)s")
+    parser.add_argument(
+        "--precision", default="default", choices=["default", "8", "16"], help="of Locutor's activations"
+    )
     parser.add_argument("--max-kl", type=float, metavar="NATS", help="the greatest mean divergence allowed")
     parser.add_argument("--peers-only", action="store_true", help="leave Locutor out")
     parser.add_argument("--no-cache", action="store_true", help="compute the truth again and do not keep it")
@@ -114,12 +117,12 @@ class Truth:
         return peers.transformers_logits(self.model, ids)
 
 
-def locutor_logits(tool, model, ids):
+def locutor_logits(tool, model, ids, precision):
     """One run of the tool."""
     with tempfile.TemporaryDirectory() as temporary:
         raw = pathlib.Path(temporary, "logits")
         listed = ",".join(map(str, ids))
-        peers.run_locutor(tool, "logits", "-m", model, "--ids", listed, "--all", "--raw", raw)
+        peers.run_locutor(tool, "logits", "-m", model, "--ids", listed, "--all", "--raw", raw, "--precision", precision)
         return np.fromfile(raw, "<f4").reshape(len(ids), -1)
 
 
