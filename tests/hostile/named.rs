@@ -540,9 +540,10 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 /// Offset of the bytes of entry `index` of an array of strings.
 fn entry(seed: &Seed, key: &str, index: usize) -> usize {
     let Val::Array(8, strings) = &seed.build.kv[seed.kv_index(key)].1 else { panic!("{key}") };
-    let before =
-        strings[..index].iter().map(|text| if let Val::Str(text) = text { text.len() + 8 } else { 0 });
-    seed.kv(key)[3] + 12 + before.sum::<usize>() + 8
+    let len = |text: &Val| if let Val::Str(text) = text { text.len() } else { 0 };
+    let before: usize = strings[..index].iter().map(|text| len(text) + 8).sum();
+    // An empty text is where its length is.
+    seed.kv(key)[3] + 12 + before + if len(&strings[index]) == 0 { 0 } else { 8 }
 }
 
 /// With another entry in an array of strings.
