@@ -12,13 +12,16 @@ use core::marker::PhantomData;
 /// Lanes of a sum.
 const LANES: usize = 16;
 
-/// Groups of rows between the one that is read for the first time and the one that is asked for; as in `rows`.
-const AHEAD: usize = 2;
+/// Bytes between what is read for the first time and what is asked for.
+const AHEAD: usize = 16 << 10;
 
 /// An instruction set that holds the 16 lanes of a sum. A value of the type is the proof that the CPU has it.
 pub(super) trait Wide: Copy {
     /// Whether there are registers for 16 sums at a time, or for four.
     const ROOMY: bool;
+    /// Whether one column takes the rows one after the other: prefetchers follow one stream best, and from memory that
+    /// counts for more than what rows can share.
+    const ONE_STREAM: bool;
     /// 16 floats.
     type Lanes: Copy;
     /// Zeros.
@@ -150,6 +153,7 @@ pub(super) fn linear<W: Wide, T: FloatWeights>(
     let mut tile = Tile { isa, w, x, rows, lines, out, weights: PhantomData::<T> };
     match lines {
         2.. if W::ROOMY => tile.run::<8, 3>(),
+        ..=1 if W::ONE_STREAM => tile.run::<1, 1>(),
         ..=1 => tile.run::<4, 1>(),
         _ => tile.run::<2, 2>(),
     }
@@ -214,7 +218,7 @@ fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     // Touched by constant indices alone, so that they stay in registers.
     let mut sums = [[isa.zero(); R]; C];
     let step = R * LANES * size_of::<T::Bits>();
-    let ahead = w[0].as_ptr().wrapping_add(AHEAD * R * w[0].len());
+    let ahead = w[0].as_ptr().wrapping_add(AHEAD);
     // No run is missing, so the loop is never left early. To go on with zeros instead would cost registers.
     'runs: for i in 0..runs {
         if first_use {

@@ -427,8 +427,9 @@ fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L
     isa.add(acc, isa.mul(isa.float(sum), isa.mul(d, isa.floats(da))))
 }
 
-/// Groups of rows between the one that is read and the one that is asked for. Rows are short streams that a hardware prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
-const AHEAD: usize = 3;
+/// Groups of rows between the one that is read and the one that is asked for. Rows are short streams that a hardware
+/// prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
+const AHEAD: usize = 2;
 
 /// A linear layer of type `T`; to be inlined into a root function with the instruction set of `isa`.
 #[inline(always)]

@@ -232,6 +232,7 @@ impl Lanes for Simd128 {
 
 impl Wide for Simd128 {
     const ROOMY: bool = false;
+    const ONE_STREAM: bool = false;
     type Lanes = [v128; 4];
 
     #[inline(always)]

@@ -361,6 +361,7 @@ fn dot_words<const N: usize>(
 
 impl Wide for Avx2 {
     const ROOMY: bool = false;
+    const ONE_STREAM: bool = true;
     type Lanes = [__m256; 2];
 
     #[inline(always)]

@@ -305,6 +305,7 @@ fn products(_: Avx512, sum: __m512i, w: __m512i, q: &[i8; BLOCK], g: usize) -> _
 
 impl Wide for Avx512 {
     const ROOMY: bool = true;
+    const ONE_STREAM: bool = true;
     type Lanes = __m512;
 
     #[inline(always)]
