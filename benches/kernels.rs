@@ -2,12 +2,13 @@
 //!
 //!     cargo bench --bench kernels -- [TYPE|attention]... [--table NAME]
 //!
-//! A matrix of 1536 rows stays in the second cache, one of 128 MiB in none but the largest. GB/s count the bytes of the weights,
-//! or of keys and values, once a call; GMAC/s count products. Each figure is the best of many calls: how fast a kernel
-//! can be, not how fast it is on a busy machine.
+//! A matrix of 1536 rows stays in the second cache, one of 128 MiB in none but the largest. GB/s count the bytes of the
+//! weights, or of keys and values, once a call; GMAC/s count products. Each figure is the best of many calls: how fast
+//! a kernel can be, not how fast it is on a busy machine. First come the peaks of the machine, on one thread too: what
+//! can be read from memory, and on a CPU with AVX-512 VNNI the products of bytes and floats of its instructions alone.
 
 use locutor::kernels::{self, ATTENTION_CHUNK, Attention, KV_BLOCK, Kernels, KvBlocks, KvType, Span};
-use locutor::mem::aligned::RawBytes;
+use locutor::mem::aligned::{Block, RawBytes};
 use locutor::mem::split::TileMut;
 use locutor::ops::linear::TILE_ROWS;
 use locutor::tensor::{Act8, Act16, Activations, DType, Matrix};
@@ -28,6 +29,7 @@ fn main() {
     }
     let wanted = |name: &str| names.is_empty() || names.contains(&name.to_lowercase());
     println!("table {}", table.name);
+    peaks();
     for dtype in DType::ALL {
         if wanted(&format!("{dtype:?}")) {
             linear(table, dtype);
@@ -51,14 +53,72 @@ fn best(mut call: impl FnMut()) -> f64 {
     best
 }
 
-/// Bytes whose 16-bit numbers are normal floats of modest size, whatever block they are the scale of.
-fn weights(len: usize) -> Vec<u8> {
+/// Prints what the machine can do at best.
+fn peaks() {
+    // More than the caches hold, of pages as large as those of weights.
+    let mut block = Block::zeroed(512 << 20).unwrap();
+    block.bytes_mut().fill(1);
+    let words: &[[u64; 8]] = bytemuck::cast_slice(block.bytes());
+    let seconds = best(|| {
+        let mut sums = [0u64; 8];
+        for line in black_box(words) {
+            sums.iter_mut().zip(line).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+        }
+        black_box(sums);
+    });
+    println!("peak of reading memory {:44.1} GB/s", size_of_val(words) as f64 / seconds / 1e9);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+        const ROUNDS: usize = 100_000;
+        // SAFETY: the CPU has these instructions.
+        let seconds = best(|| unsafe { avx512::bytes(black_box(ROUNDS)) });
+        println!("peak of products of bytes {:54.1} GMAC/s", (ROUNDS * 16 * 64) as f64 / seconds / 1e9);
+        // SAFETY: as above.
+        let seconds = best(|| unsafe { avx512::floats(black_box(ROUNDS)) });
+        println!("peak of products of floats {:53.1} GMAC/s", (ROUNDS * 16 * 16) as f64 / seconds / 1e9);
+    }
+}
+
+/// Rounds of sixteen instructions that do not wait for each other.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub fn bytes(rounds: usize) {
+        let (mut sums, x) = ([_mm512_setzero_si512(); 16], _mm512_set1_epi8(black_box(1)));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, x, x);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn floats(rounds: usize) {
+        let (mut sums, x) = ([_mm512_setzero_ps(); 16], _mm512_set1_ps(black_box(0.5)));
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(x, x, *sum);
+            }
+        }
+        black_box(sums);
+    }
+}
+
+/// Bytes whose 16-bit numbers are normal floats of modest size, whatever block they are the scale of. Where they come from
+/// is where models are read to: in large pages.
+fn weights(len: usize) -> Block {
+    let mut block = Block::zeroed(len).unwrap();
     let mut random = 1u64;
-    let mut byte = || {
+    for (i, place) in block.bytes_mut().iter_mut().enumerate() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (random >> 56) as u8
-    };
-    (0..len).map(|i| if i % 2 == 1 { 0x28 | byte() & 15 } else { byte() }).collect()
+        let byte = (random >> 56) as u8;
+        *place = if i % 2 == 1 { 0x28 | byte & 15 } else { byte };
+    }
+    block
 }
 
 fn linear(table: &Kernels, dtype: DType) {
@@ -68,7 +128,8 @@ fn linear(table: &Kernels, dtype: DType) {
     for (rows, columns) in [(1536, 1), (1536, 4), (1536, 8), (1536, 32), (1536, 128), (large, 1), (large, 8)]
     {
         let bytes = weights(dtype.row_bytes(cols).unwrap() * rows);
-        let w = Matrix::new(dtype, rows, cols, RawBytes::new(&bytes)).unwrap();
+        let bytes = bytes.bytes();
+        let w = Matrix::new(dtype, rows, cols, RawBytes::new(bytes)).unwrap();
         let mut scratch = vec![0.0; (table.linear_scratch)(cols)];
         let mut out = vec![0.0; TILE_ROWS * columns];
         let x: Vec<f32> = (0..cols * columns).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
@@ -108,6 +169,7 @@ fn attention(table: &Kernels, kind: KvType) {
         [(1, 1, 1), (1, 1, 3), (1, 2, 3), (1, 1, 4), (1, 1, 8), (1, 8, 1), (512, 1, 1), (512, 1, 3)]
     {
         let data: Vec<u64> = weights(stride * chunks * (ATTENTION_CHUNK / KV_BLOCK))
+            .bytes()
             .chunks_exact(8)
             .map(|eight| u64::from_ne_bytes(eight.try_into().unwrap()) & 0xbfbf_bfbf_bfbf_bfbf)
             .collect();
