@@ -176,7 +176,10 @@ fn run(input: &mut Input<'_>, bench: &mut Bench) {
             Ok(tokenizer) => tokenise(input, &tokenizer, bench),
             Err(error) => {
                 let said = error.to_string();
-                assert!(error.offset().is_none_or(|offset| offset < len) && !said.is_empty(), "{said} ({len} bytes)");
+                assert!(
+                    error.offset().is_none_or(|offset| offset < len) && !said.is_empty(),
+                    "{said} ({len} bytes)"
+                );
             }
         }
     });
