@@ -58,7 +58,7 @@ lint() {
 
 features() {
     local set
-    for set in '' alloc std avx2 std,avx2 avx512 neon,simd128; do
+    for set in '' alloc std avx2 std,avx2 avx512 avxvnni avx512,avxvnni neon,simd128; do
         cargo clippy --quiet --lib --no-default-features --features "$set" -- -D warnings
     done
 }

@@ -70,6 +70,7 @@
 //! | `std` (default) | files, memory mapping, a small pool of threads; implies `alloc` |
 //! | `avx2` (default) | kernels for x86 with AVX2, F16C and FMA, chosen at run time; the same bits, faster |
 //! | `avx512` (default) | kernels for x86 with AVX-512 and VNNI as well; implies `avx2` |
+//! | `avxvnni` | linear layers for x86 with AVX-VNNI as well, for CPUs without AVX-512; implies `avx2` |
 //! | `neon` (default) | kernels for 64-bit Arm, and for its dot and matrix products; chosen at run time with `std` |
 //! | `simd128` (default) | kernels for WebAssembly, for builds with this target feature |
 //!

@@ -1,28 +1,34 @@
-//! AVX2, F16C and FMA: eight rows side by side, no fused multiply-add.
+//! AVX2, F16C and FMA: eight rows side by side, no fused multiply-add. With AVX-VNNI products of bytes are added by fours.
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
+#[cfg(all(test, feature = "avx512"))]
+use super::avx2_products::EncodedFours;
+#[cfg(feature = "avxvnni")]
+use super::avx2_products::Fours;
+use super::avx2_products::{Pairs, Products, dot_bytes, dot_fours, dot_words, shifted, starts};
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
 use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix, Sums};
+use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
+use core::marker::PhantomData;
 
-/// The proof that the CPU has AVX2, F16C and FMA.
+/// The proof that the CPU has AVX2, F16C and FMA, and the instructions of `P`.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(());
+pub(super) struct Avx2<P>(PhantomData<P>);
 
-impl Avx2 {
+impl<P: Products> Avx2<P> {
     /// # Safety
-    /// The CPU has AVX2, F16C and FMA, and the operating system saves their registers.
+    /// The CPU has AVX2, F16C and FMA, and what `P` stands for, and the operating system saves their registers.
     #[inline(always)]
-    pub(super) unsafe fn new() -> Self {
-        Self(())
+    unsafe fn new() -> Self {
+        Self(PhantomData)
     }
 }
 
@@ -56,7 +62,7 @@ fn prefetch(start: *const u8, bytes: usize) {
     }
 }
 
-impl Lanes for Avx2 {
+impl<P: Products> Lanes for Avx2<P> {
     const ROWS: usize = 8;
     const ROOMY: bool = false;
     type Int = __m256i;
@@ -162,11 +168,15 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn ready(self, codes: Codes, mut w: [__m256i; 8]) -> [__m256i; 8] {
-        if codes == Codes::SixMinus32 {
-            for w in &mut w {
-                // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-                *w = unsafe { _mm256_sub_epi8(*w, self.bytes(32)) };
-            }
+        for w in &mut w {
+            // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+            *w = unsafe {
+                match codes {
+                    Codes::SixMinus32 if !P::FOURS => _mm256_sub_epi8(*w, self.bytes(32)),
+                    Codes::Signed8 if P::FOURS => _mm256_xor_si256(*w, self.bytes(128)),
+                    _ => *w,
+                }
+            };
         }
         w
     }
@@ -177,11 +187,14 @@ impl Lanes for Avx2 {
         for c in 0..N {
             q[c] = &x[c].q;
         }
+        if P::FOURS {
+            return dot_fours(self, codes, w, &q, &x.map(|x| starts(codes, &x.sums)));
+        }
         let mut sums = match codes {
-            Codes::Four | Codes::FourMinus8 => dot_bytes::<N, 8, false>(self, false, w, &q),
-            Codes::Five | Codes::FiveMinus16 => dot_bytes::<N, 4, false>(self, false, w, &q),
-            Codes::SixMinus32 => return dot_bytes::<N, 4, true>(self, true, w, &q),
-            Codes::Signed8 => return dot_bytes::<N, 1, true>(self, false, w, &q),
+            Codes::Four | Codes::FourMinus8 => dot_bytes::<P, N, 8, false>(self, false, w, &q),
+            Codes::Five | Codes::FiveMinus16 => dot_bytes::<P, N, 4, false>(self, false, w, &q),
+            Codes::SixMinus32 => return dot_bytes::<P, N, 4, true>(self, true, w, &q),
+            Codes::Signed8 => return dot_bytes::<P, N, 1, true>(self, false, w, &q),
         };
         for c in 0..N {
             sums[0][c] = shifted(self, codes, sums[0][c], &x[c].sums);
@@ -195,13 +208,27 @@ impl Lanes for Avx2 {
         for c in 0..N {
             (hi[c], lo[c]) = (&x[c].hi, &x[c].lo);
         }
+        if P::FOURS {
+            let mut sums = dot_fours(self, codes, w, &hi, &[[0; 2]; N]);
+            let low = dot_fours(self, codes, w, &lo, &x.map(|x| starts(codes, &x.sums)));
+            for half in 0..2 {
+                for c in 0..N {
+                    // SAFETY: instructions on registers, which a value of `Avx2` stands for.
+                    sums[half][c] =
+                        unsafe { _mm256_add_epi32(_mm256_slli_epi32::<8>(sums[half][c]), low[half][c]) };
+                }
+            }
+            return sums;
+        }
         let (mut sums, low) = match codes {
-            Codes::Four | Codes::FourMinus8 => {
-                (dot_bytes::<N, 8, false>(self, false, w, &hi), dot_bytes::<N, 8, false>(self, false, w, &lo))
-            }
-            Codes::Five | Codes::FiveMinus16 => {
-                (dot_bytes::<N, 4, false>(self, false, w, &hi), dot_bytes::<N, 4, false>(self, false, w, &lo))
-            }
+            Codes::Four | Codes::FourMinus8 => (
+                dot_bytes::<P, N, 8, false>(self, false, w, &hi),
+                dot_bytes::<P, N, 8, false>(self, false, w, &lo),
+            ),
+            Codes::Five | Codes::FiveMinus16 => (
+                dot_bytes::<P, N, 4, false>(self, false, w, &hi),
+                dot_bytes::<P, N, 4, false>(self, false, w, &lo),
+            ),
             Codes::SixMinus32 => return dot_words(self, true, w, x),
             Codes::Signed8 => return dot_words(self, false, w, x),
         };
@@ -249,117 +276,7 @@ impl Lanes for Avx2 {
     }
 }
 
-/// A sum of products with weights as they are stored, made that with the weights as they are meant.
-#[inline(always)]
-fn shifted(isa: Avx2, codes: Codes, sum: __m256i, sums: &Sums) -> __m256i {
-    if matches!(codes, Codes::Four | Codes::Five) {
-        return sum;
-    }
-    // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-    unsafe { _mm256_add_epi32(sum, isa.splat(codes.starts(sums)[0])) }
-}
-
-/// 32 bytes as a register.
-#[inline(always)]
-fn bytes32(_: Avx2, q: &[i8; BLOCK]) -> __m256i {
-    // SAFETY: 32 bytes that may be read, no alignment needed; AVX2 is there.
-    unsafe { _mm256_loadu_si256(q.as_ptr().cast()) }
-}
-
-/// Bytes `4 g` to `4 g + 3` in every lane.
-#[inline(always)]
-fn quad(_: Avx2, q: &[i8; BLOCK], g: usize) -> __m256i {
-    // SAFETY: `g % 8` keeps the four bytes inside; AVX2 is there.
-    unsafe { _mm256_set1_epi32(q.as_ptr().add(4 * (g % 8)).cast::<i32>().read_unaligned()) }
-}
-
-/// Sums of products of bytes.
-///
-/// `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs in 16 bits. `CHUNK` such registers are added in 16
-/// bits before they are widened, which is exact. Activations are -128 to 127, so a pair is at most 2 * 15 * 128 = 3840
-/// in size for weights of 4 bits and 7936 for 5; times 8 and 4 that is below 2^15. For signed weights the sign goes to
-/// the activation, which then must not be -128: 2 * 32 * 127 = 8128 for 6 bits, times 4, and 2 * 128 * 127 = 32512 for
-/// bytes.
-#[inline(always)]
-fn dot_bytes<const N: usize, const CHUNK: usize, const SIGNED: bool>(
-    isa: Avx2,
-    halves: bool,
-    w: &[__m256i; 8],
-    x: &[&[i8; BLOCK]; N],
-) -> [[__m256i; N]; 2] {
-    let mut sums = [[isa.splat(0); N]; 2];
-    for first in (0..8).step_by(CHUNK) {
-        let half = if halves { first / 4 } else { 0 };
-        let mut pairs = [isa.splat(0); N];
-        for g in first..first + CHUNK {
-            for c in 0..N {
-                let q = quad(isa, x[c], g);
-                // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-                unsafe {
-                    let pair = if SIGNED {
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(w[g]), _mm256_sign_epi8(q, w[g]))
-                    } else {
-                        _mm256_maddubs_epi16(w[g], q)
-                    };
-                    pairs[c] = if g == first { pair } else { _mm256_add_epi16(pairs[c], pair) };
-                }
-            }
-        }
-        for c in 0..N {
-            // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-            unsafe {
-                let wide = _mm256_madd_epi16(pairs[c], _mm256_set1_epi16(1));
-                sums[half][c] = _mm256_add_epi32(sums[half][c], wide);
-            }
-        }
-    }
-    sums
-}
-
-/// Sums of products of signed bytes with 16-bit activations, both as 16-bit numbers: `vpmaddwd` is exact for them.
-///
-/// The even and the odd bytes of a quad of weights meet the same of the activations, so nothing is shuffled.
-#[inline(always)]
-fn dot_words<const N: usize>(
-    isa: Avx2,
-    halves: bool,
-    w: &[__m256i; 8],
-    x: &[&Act16; N],
-) -> [[__m256i; N]; 2] {
-    let mut even = [[0i32; 8]; N];
-    let mut odd = [[0i32; 8]; N];
-    for c in 0..N {
-        let (hi, lo) = (bytes32(isa, &x[c].hi), bytes32(isa, &x[c].lo));
-        // SAFETY: AVX2 is there, and each array is one register long.
-        unsafe {
-            let e = _mm256_add_epi16(
-                _mm256_slli_epi16::<8>(hi),
-                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(lo)),
-            );
-            let high = _mm256_and_si256(hi, _mm256_set1_epi16(-256));
-            let o = _mm256_add_epi16(high, _mm256_srai_epi16::<8>(lo));
-            _mm256_storeu_si256(even[c].as_mut_ptr().cast(), e);
-            _mm256_storeu_si256(odd[c].as_mut_ptr().cast(), o);
-        }
-    }
-    let mut sums = [[isa.splat(0); N]; 2];
-    for g in 0..8 {
-        let half = if halves { g / 4 } else { 0 };
-        // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-        unsafe {
-            let we = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w[g]));
-            let wo = _mm256_srai_epi16::<8>(w[g]);
-            for c in 0..N {
-                let e = _mm256_madd_epi16(we, _mm256_set1_epi32(even[c][g]));
-                let o = _mm256_madd_epi16(wo, _mm256_set1_epi32(odd[c][g]));
-                sums[half][c] = _mm256_add_epi32(sums[half][c], _mm256_add_epi32(e, o));
-            }
-        }
-    }
-    sums
-}
-
-impl Wide for Avx2 {
+impl<P: Products> Wide for Avx2<P> {
     const ROOMY: bool = false;
     const ONE_STREAM: bool = true;
     type Lanes = [__m256; 2];
@@ -428,34 +345,19 @@ impl Wide for Avx2 {
     }
 }
 
-/// One function a type, by [`DType::index`].
-pub(super) const LINEAR: [Linear; DType::ALL.len()] = [
-    float::<F32>,
-    float::<F16>,
-    float::<Bf16>,
-    quantised::<Q8_0>,
-    quantised::<Q4_0>,
-    quantised::<Q4_1>,
-    quantised::<Q5_0>,
-    quantised::<Q5_1>,
-    quantised::<Q4_K>,
-    quantised::<Q5_K>,
-    quantised::<Q6_K>,
-];
-
 /// Floats of scratch memory for a matrix of `cols` columns.
 pub(super) fn scratch(cols: usize) -> usize {
-    rows::scratch::<Avx2>(cols)
+    rows::scratch::<Avx2<Pairs>>(cols)
 }
 
-/// As [`root`], for float weights.
+/// As the roots of quantised weights, for float weights.
 ///
 /// # Safety
 /// The CPU has AVX2, F16C and FMA.
 #[target_feature(enable = "avx2,f16c,fma")]
 unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
     // SAFETY: the caller's promise.
-    floats::linear::<Avx2, T>(unsafe { Avx2::new() }, w, x, out);
+    floats::linear::<Avx2<Pairs>, T>(unsafe { Avx2::new() }, w, x, out);
 }
 
 /// A layer of float weights.
@@ -464,28 +366,65 @@ fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut
     unsafe { float_root::<T>(w, x, out) }
 }
 
-/// The root of a layer: everything is inlined here, where the instruction set is on.
-///
-/// # Safety
-/// The CPU has AVX2, F16C and FMA.
-#[target_feature(enable = "avx2,f16c,fma")]
-unsafe fn root<T: Weights>(
-    w: &Matrix<'_>,
-    x: &Activations<'_>,
-    out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
-) {
-    // SAFETY: the caller's promise.
-    rows::linear::<Avx2, T>(unsafe { Avx2::new() }, w, x, out, scratch);
+/// A table of layers with products by `$products`, which need `$features`.
+macro_rules! table {
+    ($(#[$attribute:meta])* $name:ident, $products:ty, $features:literal) => {
+        /// One function a type, by [`DType::index`].
+        $(#[$attribute])*
+        pub(super) const $name: [Linear; DType::ALL.len()] = {
+            /// The root of a layer: everything is inlined here, where the instruction set is on.
+            ///
+            /// # Safety
+            /// The CPU has these features.
+            #[target_feature(enable = $features)]
+            unsafe fn root<T: Weights>(
+                w: &Matrix<'_>,
+                x: &Activations<'_>,
+                out: &mut TileMut<'_, f32>,
+                scratch: &mut [f32],
+            ) {
+                // SAFETY: the caller's promise.
+                rows::linear::<Avx2<$products>, T>(unsafe { Avx2::new() }, w, x, out, scratch);
+            }
+
+            /// A layer of quantised weights.
+            fn quantised<T: Weights>(
+                w: &Matrix<'_>,
+                x: &Activations<'_>,
+                out: &mut TileMut<'_, f32>,
+                scratch: &mut [f32],
+            ) {
+                // SAFETY: this table is only reachable when the features were detected.
+                unsafe { root::<T>(w, x, out, scratch) }
+            }
+
+            [
+                float::<F32>,
+                float::<F16>,
+                float::<Bf16>,
+                quantised::<Q8_0>,
+                quantised::<Q4_0>,
+                quantised::<Q4_1>,
+                quantised::<Q5_0>,
+                quantised::<Q5_1>,
+                quantised::<Q4_K>,
+                quantised::<Q5_K>,
+                quantised::<Q6_K>,
+            ]
+        };
+    };
 }
 
-/// A layer of quantised weights.
-fn quantised<T: Weights>(
-    w: &Matrix<'_>,
-    x: &Activations<'_>,
-    out: &mut TileMut<'_, f32>,
-    scratch: &mut [f32],
-) {
-    // SAFETY: this table is only reachable when AVX2, F16C and FMA were detected.
-    unsafe { root::<T>(w, x, out, scratch) }
-}
+table!(LINEAR, Pairs, "avx2,f16c,fma");
+table!(
+    #[cfg(feature = "avxvnni")]
+    LINEAR_VNNI,
+    Fours,
+    "avx2,f16c,fma,avxvnni"
+);
+table!(
+    #[cfg(all(test, feature = "avx512"))]
+    LINEAR_ENCODED,
+    EncodedFours,
+    "avx2,f16c,fma,avx512f,avx512vl,avx512vnni"
+);

@@ -4,6 +4,8 @@
 #[cfg(all(feature = "avx2", target_feature = "sse2"))]
 mod avx2_linear;
 #[cfg(all(feature = "avx2", target_feature = "sse2"))]
+mod avx2_products;
+#[cfg(all(feature = "avx2", target_feature = "sse2"))]
 mod avx2_vector;
 #[cfg(all(feature = "avx512", target_feature = "sse2"))]
 mod avx512_linear;

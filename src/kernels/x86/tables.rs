@@ -13,6 +13,10 @@ use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 /// The tables of this build with the features that they need, the best one last.
 pub(in crate::kernels) const TABLES: &[(&Kernels, Features)] = &[
     (&AVX2, AVX2_NEEDS),
+    #[cfg(feature = "avxvnni")]
+    (&AVX_VNNI, AVX_VNNI_NEEDS),
+    #[cfg(all(test, feature = "avx512"))]
+    (&ENCODED_VNNI, AVX512_NEEDS),
     #[cfg(feature = "avx512")]
     (&AVX512, AVX512_NEEDS),
 ];
@@ -24,6 +28,20 @@ pub(in crate::kernels) const AVX2_NEEDS: Features =
 /// AVX2, F16C and FMA.
 pub(in crate::kernels) const AVX2: Kernels =
     avx2_vector::kernels("avx2", avx2_linear::LINEAR, avx2_linear::scratch);
+
+/// What [`AVX_VNNI`] needs.
+#[cfg(feature = "avxvnni")]
+pub(in crate::kernels) const AVX_VNNI_NEEDS: Features = Features { avx_vnni: true, ..AVX2_NEEDS };
+
+/// As [`AVX2`], with AVX-VNNI for the linear layers.
+#[cfg(feature = "avxvnni")]
+pub(in crate::kernels) const AVX_VNNI: Kernels =
+    avx2_vector::kernels("avxvnni", avx2_linear::LINEAR_VNNI, avx2_linear::scratch);
+
+/// The layers of [`AVX_VNNI`] on CPUs that have their instruction in the encoding of AVX-512 only.
+#[cfg(all(test, feature = "avx512"))]
+const ENCODED_VNNI: Kernels =
+    avx2_vector::kernels("avxvnni by avx512", avx2_linear::LINEAR_ENCODED, avx2_linear::scratch);
 
 /// What [`AVX512`] needs.
 #[cfg(feature = "avx512")]
