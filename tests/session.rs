@@ -188,6 +188,19 @@ fn a_full_context_is_an_error_that_changes_nothing() {
 }
 
 #[test]
+fn a_step_into_a_full_context_leaves_no_trace() {
+    let bytes = story();
+    let model = Model::from_slice(&bytes).unwrap();
+    let mut session = model.session(Limits::new().context(20)).unwrap();
+    let mut sampler = Sampler::greedy();
+    session.feed_tokens(&ids(20)).unwrap();
+    let before = session.state_hash();
+    let full = Error::ContextFull { needed: 1, room: 0, context: 20 };
+    assert_eq!(session.step(Budget::Unlimited, &mut sampler).map(|_| ()), Err(full));
+    assert_eq!(session.state_hash(), before);
+}
+
+#[test]
 fn wrong_input_is_a_clear_error() {
     let bytes = golden("gpt2-tied");
     let model = Model::from_slice(&bytes).unwrap();

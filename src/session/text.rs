@@ -86,9 +86,13 @@ impl<'m> TextState<'m> {
         Ok(shown)
     }
 
-    /// Gives out what is held back, once; whether there is any.
+    /// Gives out what is held back, once; whether there is any. Without any nothing changes.
     fn flush(&mut self) -> bool {
-        !core::mem::replace(&mut self.flushed, true) && !self.stream.flush().text.is_empty()
+        if self.flushed || self.stream.held_back() == 0 {
+            return false;
+        }
+        self.flushed = true;
+        !self.stream.flush().text.is_empty()
     }
 }
 
