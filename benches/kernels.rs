@@ -1,11 +1,12 @@
 //! Speed of the kernels by themselves, on one thread: linear layers by type and number of columns, and attention.
 //!
-//!     cargo bench --bench kernels -- [TYPE|attention]... [--table NAME]
+//!     cargo bench --bench kernels -- [TYPE|attention|gemm]... [--table NAME]
 //!
 //! A matrix of 1536 rows stays in the second cache, one of 128 MiB in none but the largest. GB/s count the bytes of the
 //! weights, or of keys and values, once a call; GMAC/s count products. Each figure is the best of many calls: how fast
 //! a kernel can be, not how fast it is on a busy machine. First come the peaks of the machine, on one thread too: what
 //! can be read from memory, and on a CPU with AVX-512 VNNI the products of bytes and floats of its instructions alone.
+//! `gemm` is the crate of that name, beside the layers of float weights.
 
 use locutor::kernels::{self, ATTENTION_CHUNK, Attention, KV_BLOCK, Kernels, KvBlocks, KvType, Span};
 use locutor::mem::aligned::{Block, RawBytes};
@@ -34,6 +35,10 @@ fn main() {
         if wanted(&format!("{dtype:?}")) {
             linear(table, dtype);
         }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if wanted("gemm") {
+        gemm_crate();
     }
     if wanted("attention") {
         for kind in KvType::ALL {
@@ -156,6 +161,31 @@ fn linear(table: &Kernels, dtype: DType) {
                 (rows * cols * columns) as f64 / seconds / 1e9
             );
         }
+    }
+}
+
+/// The crate `gemm` on one thread: floats, the same shape as the layers above, of which it takes no scratch memory.
+#[cfg(target_arch = "x86_64")]
+fn gemm_crate() {
+    const ROWS: usize = 1536;
+    const COLS: usize = 576;
+    for columns in [1, 32, 128] {
+        let (w, x) = (vec![0.5f32; ROWS * COLS], vec![0.25f32; columns * COLS]);
+        let mut out = vec![0.0f32; columns * ROWS];
+        let (rows, cols) = (ROWS as isize, COLS as isize);
+        let seconds = best(|| {
+            // SAFETY: the strides stay within the slices: [columns][rows], [rows][cols] and [columns][cols].
+            unsafe {
+                let (out, w, x) = (out.as_mut_ptr(), w.as_ptr(), x.as_ptr());
+                let (none, no) = (gemm::Parallelism::None, false);
+                gemm::gemm(
+                    ROWS, columns, COLS, out, rows, 1, no, w, 1, cols, x, cols, 1, 0.0, 1.0, no, no, no, none,
+                );
+            }
+            black_box(&mut out);
+        });
+        let products = (ROWS * COLS * columns) as f64 / seconds / 1e9;
+        println!("gemm    {ROWS} x {COLS}, {columns:3} column(s) of f32 {products:21.1} GMAC/s");
     }
 }
 
