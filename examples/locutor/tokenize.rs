@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::options::{read_stdin, read_text};
 use clap::Args;
-use locutor::format::{FileBytes, Gguf, gguf};
+use locutor::format::{Gguf, HeaderBytes, gguf};
 use locutor::mem::aligned::Block;
 use locutor::mem::{Arena, Plan};
 use locutor::text::{Specials, Tokenizer};
@@ -61,13 +61,13 @@ fn with_tokenizer(
         return work(model.tokenizer().ok_or("the embedded model has no tokenizer")?);
     };
     let named = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
-    let file = FileBytes::open(path).map_err(|error| named(&error))?;
-    let counts = gguf::scan(file.header(), file.bytes().file_len()).map_err(|error| named(&error))?;
+    let file = HeaderBytes::open(path).map_err(|error| named(&error))?;
+    let counts = gguf::scan(file.bytes(), file.file_len()).map_err(|error| named(&error))?;
     let mut plan = Plan::new();
     let (tables, slots) = (Gguf::plan(&counts, &mut plan)?, Tokenizer::plan(&counts, &mut plan)?);
     let mut block = Block::zeroed(plan.bytes())?;
     let mut arena = Arena::new(block.bytes_mut(), &plan)?;
-    let header = Gguf::read(file.header(), file.bytes().file_len(), &mut arena, &tables);
+    let header = Gguf::read(file.bytes(), file.file_len(), &mut arena, &tables);
     let tokenizer = Tokenizer::load(&header.map_err(|error| named(&error))?, &mut arena, &slots);
     work(&tokenizer.map_err(|error| named(&error))?)
 }
