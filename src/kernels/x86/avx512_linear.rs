@@ -1,13 +1,14 @@
 //! AVX-512 with VNNI: sixteen rows side by side, a fused multiply-add of floats where products are exact.
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
+use super::avx2_products::starts;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
 use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix, Sums};
+use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -276,12 +277,6 @@ impl Lanes for Avx512 {
     fn prefetch(self, start: *const u8, bytes: usize) {
         prefetch(start, bytes);
     }
-}
-
-/// What sums of products start with: signed bytes are too large by 128 as they are multiplied.
-#[inline(always)]
-fn starts(codes: Codes, sums: &Sums) -> [i32; 2] {
-    if codes == Codes::Signed8 { [sums.less[2], 0] } else { codes.starts(sums) }
 }
 
 /// Sums of 32-bit integers.
