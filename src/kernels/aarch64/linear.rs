@@ -3,7 +3,7 @@
 use super::products::{Dotprod, I8mm, Products, Widening};
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
+use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -385,8 +385,9 @@ macro_rules! layers {
                 out: &mut TileMut<'_, f32>,
                 scratch: &mut [f32],
             ) {
+                let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
                 // SAFETY: the caller's promise.
-                rows::linear::<_, T>(Neon(unsafe { $products::new() }), w, x, out, scratch);
+                rows::linear::<_, T>(Neon(unsafe { $products::new() }), w, x, out, scratch, &columns);
             }
 
             /// A layer of quantised weights.
@@ -398,6 +399,33 @@ macro_rules! layers {
             ) {
                 // SAFETY: this table is only reachable when its features were detected.
                 unsafe { root::<T>(w, x, out, scratch) }
+            }
+
+            /// As the root, for columns of packed weights.
+            ///
+            /// # Safety
+            /// The CPU has these features.
+            #[target_feature(enable = $features)]
+            unsafe fn packed_root<T: Weights, A: Act>(
+                weights: &[f32],
+                x: &[A],
+                parts: usize,
+                strip: &mut Strip<'_, '_>,
+            ) {
+                // SAFETY: the caller's promise.
+                rows::packed::<_, T, A>(Neon(unsafe { $products::new() }), weights, x, parts, strip);
+            }
+
+            /// Columns of packed weights.
+            #[inline(never)]
+            fn packed<T: Weights, A: Act>(
+                weights: &[f32],
+                x: &[A],
+                parts: usize,
+                strip: &mut Strip<'_, '_>,
+            ) {
+                // SAFETY: this table is only reachable when its features were detected.
+                unsafe { packed_root::<T, A>(weights, x, parts, strip) }
             }
         }
     };

@@ -8,8 +8,8 @@
 //! A few columns read the weights as they lie in the file. For more, a group of rows is turned once into scratch memory
 //! and used for all columns of the tile.
 //!
-//! All functions are inlined into one root a type, which switches the instruction set on: a call in between would be
-//! compiled without it.
+//! All functions are inlined into two roots, which switch the instruction set on: a call in between would be compiled
+//! without it. [`linear`] belongs into one a type, [`packed`] into one for all types whose parts are alike.
 
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
@@ -18,6 +18,7 @@ mod types;
 pub(super) use types::Weights;
 
 use super::scalar_linear;
+use crate::mem::Abreast;
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::TileMut;
 use crate::tensor::{Act8, Act16, Activations, BLOCK, Matrix, Sums};
@@ -340,7 +341,7 @@ impl Act for Act16 {
 struct Dot<'x, L: Lanes, T, A, const N: usize> {
     isa: L,
     acc: [L::Float; N],
-    x: [&'x [A]; N],
+    x: Abreast<'x, A, N>,
     /// Parts so far.
     at: usize,
     weights: PhantomData<T>,
@@ -357,11 +358,9 @@ impl<L: Lanes, T: Weights, A: Act, const N: usize> Sink<L> for Dot<'_, L, T, A, 
 }
 
 impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
-    /// For the columns of `x` from `line` on, of which there are `lines` with `parts` parts each. A column too many
-    /// repeats the last one.
+    /// Sums of nothing yet.
     #[inline(always)]
-    fn new(isa: L, x: &'x [A], parts: usize, line: usize, lines: usize) -> Self {
-        let x = if N == 1 { columns(x, parts, line, lines) } else { columns_apart(x, parts, line, lines) };
+    fn new(isa: L, x: Abreast<'x, A, N>) -> Self {
         Self { isa, acc: [isa.floats(0.0); N], x, at: 0, weights: PhantomData }
     }
 
@@ -369,12 +368,7 @@ impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
     #[inline(always)]
     fn ready_part(&mut self, part: Part<L>) {
         let isa = self.isa;
-        let Some(first) = self.x[0].get(self.at) else { return };
-        let mut x = [first; N];
-        for c in 1..N {
-            let Some(column) = self.x[c].get(self.at) else { return };
-            x[c] = column;
-        }
+        let Some(x) = self.x.get(self.at) else { return };
         self.at += 1;
         let sums = A::dot(isa, T::CODES, &part.w, &x);
         for c in 0..N {
@@ -431,7 +425,14 @@ fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L
 /// prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
 const AHEAD: usize = 2;
 
-/// A linear layer of type `T`; to be inlined into a root function with the instruction set of `isa`.
+/// Columns of weights that are packed: [`packed`] for 8 and for 16 bits, where the instruction set is on.
+pub(super) struct PackedColumns {
+    pub q8: fn(&[f32], &[Act8], usize, &mut Strip<'_, '_>),
+    pub q16: fn(&[f32], &[Act16], usize, &mut Strip<'_, '_>),
+}
+
+/// A linear layer of type `T`; to be inlined into a root function with the instruction set of `isa`. `columns` are those
+/// of [`Weights::Alike`].
 #[inline(always)]
 pub(super) fn linear<L: Lanes, T: Weights>(
     isa: L,
@@ -439,6 +440,7 @@ pub(super) fn linear<L: Lanes, T: Weights>(
     x: &Activations<'_>,
     out: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
+    columns: &PackedColumns,
 ) {
     if w.rows() < L::ROWS || w.dtype() != T::DTYPE {
         return scalar_linear::quantised::<T>(w, x, out, scratch);
@@ -467,13 +469,11 @@ pub(super) fn linear<L: Lanes, T: Weights>(
         }
         let mut strip =
             Strip { out: &mut *out, lines, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
-        match x {
-            Columns::Q8(x) => {
-                columns_of_strip::<L, T, Act8>(isa, &group, scratch.as_deref(), x, parts, &mut strip)
-            }
-            Columns::Q16(x) => {
-                columns_of_strip::<L, T, Act16>(isa, &group, scratch.as_deref(), x, parts, &mut strip)
-            }
+        match (x, scratch.as_deref()) {
+            (Columns::Q8(x), Some(weights)) => (columns.q8)(weights, x, parts, &mut strip),
+            (Columns::Q16(x), Some(weights)) => (columns.q16)(weights, x, parts, &mut strip),
+            (Columns::Q8(x), None) => as_they_lie::<L, T, Act8>(isa, &group, x, parts, &mut strip),
+            (Columns::Q16(x), None) => as_they_lie::<L, T, Act16>(isa, &group, x, parts, &mut strip),
         }
     }
 }
@@ -496,36 +496,28 @@ impl Columns<'_> {
     }
 }
 
-/// All columns, with the weights as they lie or, for many, as [`Pack`] has written them.
+/// All columns, with the weights as they lie.
 #[inline(always)]
-fn columns_of_strip<L: Lanes, T: Weights, A: Act>(
+fn as_they_lie<L: Lanes, T: Weights, A: Act>(
     isa: L,
     rows: &Rows<'_, L>,
-    scratch: Option<&[f32]>,
     x: &[A],
     parts: usize,
     strip: &mut Strip<'_, '_>,
 ) {
     let mut line = 0;
     while line < strip.lines {
-        line += match (strip.lines - line, scratch) {
-            (1.., Some(scratch)) if L::ROOMY && A::PLANES == 2 => {
-                sum_scratch::<L, T, A, 4>(isa, scratch, x, parts, line, strip)
-            }
-            (5.., Some(scratch)) if L::ROOMY => {
-                sum_scratch::<L, T, A, 8>(isa, scratch, x, parts, line, strip)
-            }
-            (_, Some(scratch)) if !L::ROOMY => sum_scratch::<L, T, A, 4>(isa, scratch, x, parts, line, strip),
-            (5.., None) if L::ROOMY => sum_rows::<L, T, A, 8>(isa, rows, x, parts, line, strip),
-            (2.., _) if L::ROOMY => sum_rows::<L, T, A, 4>(isa, rows, x, parts, line, strip),
-            _ => sum_rows::<L, T, A, 1>(isa, rows, x, parts, line, strip),
+        line += match strip.lines - line {
+            5.. if L::ROOMY => some_as_they_lie::<L, T, A, 8>(isa, rows, x, parts, line, strip),
+            2.. if L::ROOMY => some_as_they_lie::<L, T, A, 4>(isa, rows, x, parts, line, strip),
+            _ => some_as_they_lie::<L, T, A, 1>(isa, rows, x, parts, line, strip),
         };
     }
 }
 
-/// `N` columns from `line` on, or as many as there are, with the weights as they lie.
+/// `N` columns from `line` on, or as many as there are.
 #[inline(always)]
-fn sum_rows<L: Lanes, T: Weights, A: Act, const N: usize>(
+fn some_as_they_lie<L: Lanes, T: Weights, A: Act, const N: usize>(
     isa: L,
     rows: &Rows<'_, L>,
     x: &[A],
@@ -533,32 +525,67 @@ fn sum_rows<L: Lanes, T: Weights, A: Act, const N: usize>(
     line: usize,
     strip: &mut Strip<'_, '_>,
 ) -> usize {
-    let mut dot = Dot::<L, T, A, N>::new(isa, x, parts, line, strip.lines);
+    let lines = strip.lines;
+    let x = if N == 1 { columns(x, parts, line, lines) } else { columns_apart(x, parts, line, lines) };
+    let mut dot = Dot::<L, T, A, N>::new(isa, Abreast::new(x));
     rows.parts::<T>(isa, parts / T::PARTS, &mut dot);
     dot.finish(strip, line);
     N
 }
 
-/// As [`sum_rows`], with the weights that [`Pack`] has written.
+/// All columns, with the weights that [`Pack`] has written for a type like `T`; to be inlined into a root function with
+/// the instruction set of `isa`.
 #[inline(always)]
-fn sum_scratch<L: Lanes, T: Weights, A: Act, const N: usize>(
+pub(super) fn packed<L: Lanes, T: Weights, A: Act>(
     isa: L,
-    scratch: &[f32],
+    weights: &[f32],
+    x: &[A],
+    parts: usize,
+    strip: &mut Strip<'_, '_>,
+) {
+    let mut line = 0;
+    while line < strip.lines {
+        line += match strip.lines - line {
+            5.. if L::ROOMY && A::PLANES == 1 => {
+                some_packed::<L, T, A, 8>(isa, weights, x, parts, line, strip)
+            }
+            _ => some_packed::<L, T, A, 4>(isa, weights, x, parts, line, strip),
+        };
+    }
+}
+
+/// `N` columns from `line` on, or as many as there are.
+#[inline(always)]
+fn some_packed<L: Lanes, T: Weights, A: Act, const N: usize>(
+    isa: L,
+    weights: &[f32],
     x: &[A],
     parts: usize,
     line: usize,
     strip: &mut Strip<'_, '_>,
 ) -> usize {
-    let mut dot = Dot::<L, T, A, N>::new(isa, x, parts, line, strip.lines);
-    for part in scratch.chunks_exact(part_registers::<T>() * L::ROWS) {
+    let whole = strip.lines - line >= N && strip.rows == L::ROWS;
+    let x = match x.get(line * parts..) {
+        Some(x) if whole => Abreast::cut(x, parts),
+        _ => Abreast::new(columns_apart(x, parts, line, strip.lines)),
+    };
+    let mut dot = Dot::<L, T, A, N>::new(isa, x);
+    for part in weights.chunks_exact(part_registers::<T>() * L::ROWS) {
         dot.ready_part(unpack::<L, T>(isa, part));
     }
-    dot.finish(strip, line);
+    if !whole {
+        dot.finish(strip, line);
+        return N;
+    }
+    // What is done between the columns is not done beside the products, so it is as little as can be.
+    for c in 0..N {
+        isa.store(dot.acc[c], strip.place(line + c));
+    }
     N
 }
 
 /// The outputs of a group of rows.
-struct Strip<'t, 'p> {
+pub(super) struct Strip<'t, 'p> {
     out: &'t mut TileMut<'p, f32>,
     /// Lines that have a column.
     lines: usize,

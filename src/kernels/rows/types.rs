@@ -10,6 +10,8 @@ pub(in crate::kernels) trait Weights: Block {
     const CODES: Codes;
     /// Whether there is a minimum.
     const MIN: bool = false;
+    /// A type of the same codes, with a minimum or without as this one: parts of both are alike.
+    type Alike: Weights;
 
     /// Hands the parts of a block to `sink`.
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S);
@@ -58,6 +60,7 @@ fn byte_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 
 
 impl Weights for Q8_0 {
     const CODES: Codes = Codes::Signed8;
+    type Alike = Q8_0;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
@@ -69,6 +72,7 @@ impl Weights for Q8_0 {
 
 impl Weights for Q4_0 {
     const CODES: Codes = Codes::FourMinus8;
+    type Alike = Q4_0;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
@@ -114,6 +118,7 @@ impl Weights for Q4_0 {
 impl Weights for Q4_1 {
     const CODES: Codes = Codes::Four;
     const MIN: bool = true;
+    type Alike = Q4_1;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
@@ -168,6 +173,7 @@ const _: () = assert!(offset_of!(Q5_1, d) == 0 && offset_of!(Q5_1, high) == 4);
 
 impl Weights for Q5_0 {
     const CODES: Codes = Codes::FiveMinus16;
+    type Alike = Q5_0;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
@@ -183,6 +189,7 @@ impl Weights for Q5_0 {
 impl Weights for Q5_1 {
     const CODES: Codes = Codes::Five;
     const MIN: bool = true;
+    type Alike = Q5_1;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
@@ -233,6 +240,7 @@ const _: () = assert!(offset_of!(Q5_K, d) == 0 && offset_of!(Q5_K, scales) == 4)
 impl Weights for Q4_K {
     const CODES: Codes = Codes::Four;
     const MIN: bool = true;
+    type Alike = Q4_1;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
@@ -255,6 +263,7 @@ impl Weights for Q4_K {
 impl Weights for Q5_K {
     const CODES: Codes = Codes::Five;
     const MIN: bool = true;
+    type Alike = Q5_1;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
@@ -285,6 +294,7 @@ impl Weights for Q5_K {
 
 impl Weights for Q6_K {
     const CODES: Codes = Codes::SixMinus32;
+    type Alike = Q6_K;
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {

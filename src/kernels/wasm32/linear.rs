@@ -2,7 +2,7 @@
 
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
+use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -333,5 +333,12 @@ fn quantised<T: Weights>(
     out: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    rows::linear::<Simd128, T>(Simd128, w, x, out, scratch);
+    let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
+    rows::linear::<Simd128, T>(Simd128, w, x, out, scratch, &columns);
+}
+
+/// Columns of packed weights.
+#[inline(never)]
+fn packed<T: Weights, A: Act>(weights: &[f32], x: &[A], parts: usize, strip: &mut Strip<'_, '_>) {
+    rows::packed::<Simd128, T, A>(Simd128, weights, x, parts, strip);
 }

@@ -8,7 +8,7 @@ use super::avx2_products::Fours;
 use super::avx2_products::{Pairs, Products, dot_bytes, dot_fours, dot_words, shifted, starts};
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
+use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -383,8 +383,9 @@ macro_rules! table {
                 out: &mut TileMut<'_, f32>,
                 scratch: &mut [f32],
             ) {
+                let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
                 // SAFETY: the caller's promise.
-                rows::linear::<Avx2<$products>, T>(unsafe { Avx2::new() }, w, x, out, scratch);
+                rows::linear::<Avx2<$products>, T>(unsafe { Avx2::new() }, w, x, out, scratch, &columns);
             }
 
             /// A layer of quantised weights.
@@ -396,6 +397,33 @@ macro_rules! table {
             ) {
                 // SAFETY: this table is only reachable when the features were detected.
                 unsafe { root::<T>(w, x, out, scratch) }
+            }
+
+            /// As the root, for columns of packed weights.
+            ///
+            /// # Safety
+            /// The CPU has these features.
+            #[target_feature(enable = $features)]
+            unsafe fn packed_root<T: Weights, A: Act>(
+                weights: &[f32],
+                x: &[A],
+                parts: usize,
+                strip: &mut Strip<'_, '_>,
+            ) {
+                // SAFETY: the caller's promise.
+                rows::packed::<Avx2<$products>, T, A>(unsafe { Avx2::new() }, weights, x, parts, strip);
+            }
+
+            /// Columns of packed weights.
+            #[inline(never)]
+            fn packed<T: Weights, A: Act>(
+                weights: &[f32],
+                x: &[A],
+                parts: usize,
+                strip: &mut Strip<'_, '_>,
+            ) {
+                // SAFETY: this table is only reachable when the features were detected.
+                unsafe { packed_root::<T, A>(weights, x, parts, strip) }
             }
 
             [

@@ -4,7 +4,7 @@
 use super::avx2_products::starts;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, Codes, Lanes, Weights};
+use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -457,8 +457,9 @@ unsafe fn root<T: Weights>(
     out: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
 ) {
+    let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
     // SAFETY: the caller's promise.
-    rows::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out, scratch);
+    rows::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out, scratch, &columns);
 }
 
 /// A layer of quantised weights.
@@ -470,4 +471,21 @@ fn quantised<T: Weights>(
 ) {
     // SAFETY: this table is only reachable when all features of the root were detected.
     unsafe { root::<T>(w, x, out, scratch) }
+}
+
+/// As [`root`], for columns of packed weights.
+///
+/// # Safety
+/// As for [`root`].
+#[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn packed_root<T: Weights, A: Act>(weights: &[f32], x: &[A], parts: usize, strip: &mut Strip<'_, '_>) {
+    // SAFETY: the caller's promise.
+    rows::packed::<Avx512, T, A>(unsafe { Avx512::new() }, weights, x, parts, strip);
+}
+
+/// Columns of packed weights.
+#[inline(never)]
+fn packed<T: Weights, A: Act>(weights: &[f32], x: &[A], parts: usize, strip: &mut Strip<'_, '_>) {
+    // SAFETY: as above.
+    unsafe { packed_root::<T, A>(weights, x, parts, strip) }
 }
