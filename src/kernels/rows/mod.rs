@@ -13,8 +13,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
+mod packed;
 mod types;
 
+use packed::{Pack, part_registers};
+pub(super) use packed::{PackedColumns, packed, scratch};
 pub(super) use types::Weights;
 
 use super::scalar_linear;
@@ -233,57 +236,6 @@ pub(super) trait Sink<L: Lanes> {
     fn part(&mut self, part: Part<L>);
 }
 
-/// Registers of a part in scratch memory.
-const fn part_registers<T: Weights>() -> usize {
-    8 + if T::CODES.halves() { 2 } else { 1 } + if T::MIN { 1 } else { 0 }
-}
-
-/// Floats of scratch memory for a matrix of `cols` columns.
-pub(super) fn scratch<L: Lanes>(cols: usize) -> usize {
-    (cols / BLOCK).saturating_mul(10 * L::ROWS)
-}
-
-/// Writes parts to scratch memory.
-struct Pack<'s, L, T> {
-    isa: L,
-    rest: &'s mut [f32],
-    weights: PhantomData<T>,
-}
-
-impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
-    const LOOP: bool = true;
-
-    #[inline(always)]
-    fn part(&mut self, part: Part<L>) {
-        let rest = core::mem::take(&mut self.rest);
-        let Some((line, rest)) = rest.split_at_mut_checked(part_registers::<T>() * L::ROWS) else { return };
-        self.rest = rest;
-        let mut registers = line.chunks_exact_mut(L::ROWS);
-        for (w, to) in self.isa.ready(T::CODES, part.w).iter().zip(&mut registers) {
-            self.isa.keep(*w, to);
-        }
-        let floats = [part.d[0], if T::CODES.halves() { part.d[1] } else { part.m }, part.m];
-        for (v, to) in floats.iter().zip(&mut registers) {
-            self.isa.store(*v, to);
-        }
-    }
-}
-
-/// Reads back what [`Pack`] has written: the weights are ready.
-#[inline(always)]
-fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
-    let mut registers = line.chunks_exact(L::ROWS);
-    let mut w = [isa.splat(0); 8];
-    for (w, from) in w.iter_mut().zip(&mut registers) {
-        *w = isa.recall(from);
-    }
-    let first = isa.load(registers.next().unwrap_or_default());
-    // No type has both.
-    let halves = T::CODES.halves();
-    let second = if halves || T::MIN { isa.load(registers.next().unwrap_or_default()) } else { first };
-    Part { w, d: [first, if halves { second } else { first }], m: second }
-}
-
 /// A block of activations, as the kernels see it.
 pub(super) trait Act: Copy {
     /// Planes of bytes, each of which takes sums of its own.
@@ -425,12 +377,6 @@ fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L
 /// prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
 const AHEAD: usize = 2;
 
-/// Columns of weights that are packed: [`packed`] for 8 and for 16 bits, where the instruction set is on.
-pub(super) struct PackedColumns {
-    pub q8: fn(&[f32], &[Act8], usize, &mut Strip<'_, '_>),
-    pub q16: fn(&[f32], &[Act16], usize, &mut Strip<'_, '_>),
-}
-
 /// A linear layer of type `T`; to be inlined into a root function with the instruction set of `isa`. `columns` are those
 /// of [`Weights::Alike`].
 #[inline(always)]
@@ -464,7 +410,7 @@ pub(super) fn linear<L: Lanes, T: Weights>(
         let first = wanted.min(w.rows().saturating_sub(L::ROWS));
         let Some(group) = Rows::<L>::new(w, first) else { return };
         if let Some(scratch) = scratch.as_deref_mut() {
-            let mut pack = Pack::<L, T> { isa, rest: scratch, weights: PhantomData };
+            let mut pack = Pack::<L, T>::new(isa, scratch);
             group.parts::<T>(isa, parts / T::PARTS, &mut pack);
         }
         let mut strip =
@@ -530,57 +476,6 @@ fn some_as_they_lie<L: Lanes, T: Weights, A: Act, const N: usize>(
     let mut dot = Dot::<L, T, A, N>::new(isa, Abreast::new(x));
     rows.parts::<T>(isa, parts / T::PARTS, &mut dot);
     dot.finish(strip, line);
-    N
-}
-
-/// All columns, with the weights that [`Pack`] has written for a type like `T`; to be inlined into a root function with
-/// the instruction set of `isa`.
-#[inline(always)]
-pub(super) fn packed<L: Lanes, T: Weights, A: Act>(
-    isa: L,
-    weights: &[f32],
-    x: &[A],
-    parts: usize,
-    strip: &mut Strip<'_, '_>,
-) {
-    let mut line = 0;
-    while line < strip.lines {
-        line += match strip.lines - line {
-            5.. if L::ROOMY && A::PLANES == 1 => {
-                some_packed::<L, T, A, 8>(isa, weights, x, parts, line, strip)
-            }
-            _ => some_packed::<L, T, A, 4>(isa, weights, x, parts, line, strip),
-        };
-    }
-}
-
-/// `N` columns from `line` on, or as many as there are.
-#[inline(always)]
-fn some_packed<L: Lanes, T: Weights, A: Act, const N: usize>(
-    isa: L,
-    weights: &[f32],
-    x: &[A],
-    parts: usize,
-    line: usize,
-    strip: &mut Strip<'_, '_>,
-) -> usize {
-    let whole = strip.lines - line >= N && strip.rows == L::ROWS;
-    let x = match x.get(line * parts..) {
-        Some(x) if whole => Abreast::cut(x, parts),
-        _ => Abreast::new(columns_apart(x, parts, line, strip.lines)),
-    };
-    let mut dot = Dot::<L, T, A, N>::new(isa, x);
-    for part in weights.chunks_exact(part_registers::<T>() * L::ROWS) {
-        dot.ready_part(unpack::<L, T>(isa, part));
-    }
-    if !whole {
-        dot.finish(strip, line);
-        return N;
-    }
-    // What is done between the columns is not done beside the products, so it is as little as can be.
-    for c in 0..N {
-        isa.store(dot.acc[c], strip.place(line + c));
-    }
     N
 }
 

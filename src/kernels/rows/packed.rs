@@ -1,0 +1,122 @@
+//! Weights of a group of rows that are turned once, into scratch memory, and used for many columns.
+
+use super::{Act, Dot, Lanes, Part, Sink, Strip, Weights, columns_apart};
+use crate::mem::Abreast;
+use crate::tensor::{Act8, Act16, BLOCK};
+use core::marker::PhantomData;
+
+/// Registers of a part in scratch memory.
+pub(super) const fn part_registers<T: Weights>() -> usize {
+    8 + if T::CODES.halves() { 2 } else { 1 } + if T::MIN { 1 } else { 0 }
+}
+
+/// Floats of scratch memory for a matrix of `cols` columns.
+pub(in crate::kernels) fn scratch<L: Lanes>(cols: usize) -> usize {
+    (cols / BLOCK).saturating_mul(10 * L::ROWS)
+}
+
+/// Writes parts to scratch memory.
+pub(super) struct Pack<'s, L, T> {
+    isa: L,
+    rest: &'s mut [f32],
+    weights: PhantomData<T>,
+}
+
+impl<'s, L, T> Pack<'s, L, T> {
+    /// Writes to `scratch` as long as there is room.
+    #[inline(always)]
+    pub fn new(isa: L, scratch: &'s mut [f32]) -> Self {
+        Self { isa, rest: scratch, weights: PhantomData }
+    }
+}
+
+impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
+    const LOOP: bool = true;
+
+    #[inline(always)]
+    fn part(&mut self, part: Part<L>) {
+        let rest = core::mem::take(&mut self.rest);
+        let Some((line, rest)) = rest.split_at_mut_checked(part_registers::<T>() * L::ROWS) else { return };
+        self.rest = rest;
+        let mut registers = line.chunks_exact_mut(L::ROWS);
+        for (w, to) in self.isa.ready(T::CODES, part.w).iter().zip(&mut registers) {
+            self.isa.keep(*w, to);
+        }
+        let floats = [part.d[0], if T::CODES.halves() { part.d[1] } else { part.m }, part.m];
+        for (v, to) in floats.iter().zip(&mut registers) {
+            self.isa.store(*v, to);
+        }
+    }
+}
+
+/// Reads back what [`Pack`] has written: the weights are ready.
+#[inline(always)]
+fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
+    let mut registers = line.chunks_exact(L::ROWS);
+    let mut w = [isa.splat(0); 8];
+    for (w, from) in w.iter_mut().zip(&mut registers) {
+        *w = isa.recall(from);
+    }
+    let first = isa.load(registers.next().unwrap_or_default());
+    // No type has both.
+    let halves = T::CODES.halves();
+    let second = if halves || T::MIN { isa.load(registers.next().unwrap_or_default()) } else { first };
+    Part { w, d: [first, if halves { second } else { first }], m: second }
+}
+
+/// Columns of weights that are packed: [`packed`] for 8 and for 16 bits, where the instruction set is on.
+pub(in crate::kernels) struct PackedColumns {
+    pub q8: fn(&[f32], &[Act8], usize, &mut Strip<'_, '_>),
+    pub q16: fn(&[f32], &[Act16], usize, &mut Strip<'_, '_>),
+}
+
+/// All columns, with the weights that [`Pack`] has written for a type like `T`; to be inlined into a root function with
+/// the instruction set of `isa`.
+#[inline(always)]
+pub(in crate::kernels) fn packed<L: Lanes, T: Weights, A: Act>(
+    isa: L,
+    weights: &[f32],
+    x: &[A],
+    parts: usize,
+    strip: &mut Strip<'_, '_>,
+) {
+    let mut line = 0;
+    while line < strip.lines {
+        line += match strip.lines - line {
+            5.. if L::ROOMY && A::PLANES == 1 => {
+                some_packed::<L, T, A, 8>(isa, weights, x, parts, line, strip)
+            }
+            _ => some_packed::<L, T, A, 4>(isa, weights, x, parts, line, strip),
+        };
+    }
+}
+
+/// `N` columns from `line` on, or as many as there are.
+#[inline(always)]
+fn some_packed<L: Lanes, T: Weights, A: Act, const N: usize>(
+    isa: L,
+    weights: &[f32],
+    x: &[A],
+    parts: usize,
+    line: usize,
+    strip: &mut Strip<'_, '_>,
+) -> usize {
+    let whole = strip.lines - line >= N && strip.rows == L::ROWS;
+    let x = match x.get(line * parts..) {
+        Some(x) if whole => Abreast::cut(x, parts),
+        _ => Abreast::new(columns_apart(x, parts, line, strip.lines)),
+    };
+    let mut dot = Dot::<L, T, A, N>::new(isa, x);
+    for part in weights.chunks_exact(part_registers::<T>() * L::ROWS) {
+        dot.ready_part(unpack::<L, T>(isa, part));
+    }
+    if !whole {
+        dot.finish(strip, line);
+        return N;
+    }
+    // What is done between the columns is not done beside the products, so it is as little as can be.
+    for c in 0..N {
+        isa.store(dot.acc[c], strip.place(line + c));
+    }
+    N
+}
