@@ -14,7 +14,7 @@ mod single;
 
 pub use double::{exp64, ln64, pow, sin_cos64};
 pub use root::{rsqrt, sqrt};
-pub use single::{erf, exp, floor, ln, round_even, sigmoid, sin_cos, tanh};
+pub use single::{erf, exp, exp_nonpositive, floor, ln, round_even, sigmoid, sin_cos, tanh};
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ const EXP: [f32; 5] = [0.499_999_97, 0.166_665_43, 0.041_667_506, 0.008_366_542,
 const EXP_MAX: f32 = 88.722_83;
 /// Here the exponential is below half the smallest subnormal number.
 const EXP_MIN: f32 = -104.0;
+/// The least argument whose exponential is a normal number.
+const EXP_NORMAL: f32 = -87.336_54;
 
 /// `x = n ln 2 + f` with `|f| <= ln 2 / 2`: returns `n` and `e^f - 1`. For `|x|` up to 104.
 #[inline(always)]
@@ -49,6 +51,16 @@ pub fn exp(x: f32) -> f32 {
     let bits = if (normal as i32) < 0x0080_0000 { subnormal } else { normal };
     let result = if x > EXP_MAX { f32::INFINITY } else { f32::from_bits(bits) };
     if x.is_nan() { f32::NAN } else { result }
+}
+
+/// `e^x` for `x <= 0`, for softmax: as [`exp`], but 0 where the result would be subnormal. A NaN stays one.
+#[inline(always)]
+pub fn exp_nonpositive(x: f32) -> f32 {
+    let inside = if x < EXP_NORMAL { EXP_NORMAL } else { x };
+    let (n, q) = reduce(inside);
+    // Exact: a power of two from 2^-126 to 1, or whatever a NaN makes of it.
+    let y = (q + 1.0) * f32::from_bits(shift_exponent(1.0, n));
+    if x < EXP_NORMAL { 0.0 } else { y }
 }
 
 /// `1 / (1 + e^-x)`.

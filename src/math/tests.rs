@@ -82,6 +82,21 @@ fn exp_keeps_its_edges_and_its_order() {
         last = y;
     }
 }
+
+#[test]
+fn the_exponential_of_softmax_has_the_bits_of_the_other() {
+    for i in 0..12_000_000 {
+        let x = -90.0 + i as f32 * 7.5e-6;
+        let exact = exp(x);
+        let expected = if exact < f32::MIN_POSITIVE { 0.0 } else { exact };
+        assert_eq!(exp_nonpositive(x).to_bits(), expected.to_bits(), "{x}");
+    }
+    assert_eq!([0.0, -0.0, f32::NEG_INFINITY, f32::MIN].map(exp_nonpositive), [1.0, 1.0, 0.0, 0.0]);
+    for payload in [0x7fc0_0000u32, 0xffc0_0000, 0x7f80_0001, 0xffff_ffff, 0x7fc0_01ff] {
+        assert!(exp_nonpositive(f32::from_bits(payload)).is_nan(), "{payload:x}");
+    }
+}
+
 const EXP_TOP: u32 = 0x42b1_7217;
 
 #[test]

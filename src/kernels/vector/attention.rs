@@ -14,7 +14,7 @@ use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span, atten
 use super::cache::Stored;
 use super::lanes::{LANES, Lanes, larger, maximum, tree};
 use super::look::{Chunk, Sights, places, put, rows, span_of};
-use crate::math::{exp, tanh};
+use crate::math::{exp, exp_nonpositive, tanh};
 use core::hint::black_box;
 use core::ops::Range;
 
@@ -125,7 +125,8 @@ fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
 
 /// Scores to exponentials; see [`super::super::Kernels::attention_softmax`].
 #[inline(always)]
-pub(in crate::kernels) fn attention_softmax(
+pub(in crate::kernels) fn softmax<L: Lanes>(
+    lanes: L,
     softcap: f32,
     spans: &[Span],
     scores: &mut [ChunkScores],
@@ -136,7 +137,7 @@ pub(in crate::kernels) fn attention_softmax(
     let partials = partial.chunks_exact_mut(attention_partial(dim_v));
     for ((head, scores), partial) in scores.iter_mut().enumerate().zip(partials) {
         let Some(span) = span_of(spans, head, heads) else { return };
-        let (max, sum) = soften(softcap, span, scores);
+        let (max, sum) = soften(lanes, softcap, span, scores);
         if let Some([m, l]) = partial.last_chunk_mut() {
             (*m, *l) = (max, sum);
         }
@@ -145,7 +146,7 @@ pub(in crate::kernels) fn attention_softmax(
 
 /// Turns the scores of one head into exponentials. Their maximum and the sum.
 #[inline(always)]
-fn soften(softcap: f32, span: &Span, scores: &mut ChunkScores) -> (f32, f32) {
+fn soften<L: Lanes>(lanes: L, softcap: f32, span: &Span, scores: &mut ChunkScores) -> (f32, f32) {
     let (blocks, positions) = span.blocks();
     let range = blocks.start * KV_BLOCK..blocks.end * KV_BLOCK;
     let before = positions.start.saturating_sub(range.start);
@@ -163,15 +164,13 @@ fn soften(softcap: f32, span: &Span, scores: &mut ChunkScores) -> (f32, f32) {
     // A chunk that scores -inf throughout (keys may overflow an f16) weighs nothing beside others.
     let base = if max > f32::NEG_INFINITY { max } else { 0.0 };
     for s in seen.iter_mut() {
-        *s = exp(*s - base);
+        *s = exp_nonpositive(*s - base);
     }
-    let mut sums = [0.0; LANES];
+    let mut sums = lanes.zero();
     for block in seen.as_chunks::<LANES>().0 {
-        for l in 0..LANES {
-            sums[l] += block[l];
-        }
+        sums = lanes.add(sums, lanes.load(block));
     }
-    (max, tree(&sums))
+    (max, tree(&lanes.to_array(sums)))
 }
 
 /// Weighted sums of the values; see [`super::super::Kernels::attention_values`].

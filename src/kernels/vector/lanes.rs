@@ -36,11 +36,15 @@ pub(super) fn maximum(x: &[f32]) -> f32 {
     for (m, v) in max.iter_mut().zip(rest) {
         *m = larger(*v, *m);
     }
-    let mut result = f32::NEG_INFINITY;
-    for m in max {
-        result = larger(m, result);
+    let mut eight = [f32::NEG_INFINITY; 8];
+    for l in 0..8 {
+        eight[l] = larger(max[l], max[l + 8]);
     }
-    result
+    let mut four = [f32::NEG_INFINITY; 4];
+    for l in 0..4 {
+        four[l] = larger(eight[l], eight[l + 4]);
+    }
+    larger(larger(four[0], four[2]), larger(four[1], four[3]))
 }
 
 /// What the inner loops of attention are made of: 16 lanes in registers. Every implementation gives the same bits (a

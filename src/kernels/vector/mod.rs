@@ -13,7 +13,7 @@ mod look;
 mod norm;
 mod quantize;
 
-pub(super) use attention::{attention_merge, attention_softmax, scores, values};
+pub(super) use attention::{attention_merge, scores, softmax, values};
 pub(super) use cache::{Q8, Stored};
 pub(super) use elementwise::{activate, activate_mul, add, rope, scale, shorten, softcap};
 #[allow(unused_imports, reason = "the tables of some targets need them")]
@@ -107,6 +107,13 @@ macro_rules! attention_bodies {
         }
         attention_bodies! { @values $lanes;
             attention_values_f16: u16, attention_values_f32: f32, attention_values_q8_0: vector::Q8
+        }
+
+        #[inline(always)]
+        pub(super) fn attention_softmax(
+            softcap: f32, spans: &[Span], scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32],
+        ) {
+            vector::softmax($lanes, softcap, spans, scores, dim_v, partial);
         }
     };
     (@scores $lanes:expr; $($name:ident: $stored:ty),*) => {$(

@@ -109,8 +109,8 @@ impl Lanes for Avx {
 
 mod body {
     pub(super) use crate::kernels::vector::{
-        activate, activate_mul, add, attention_merge, attention_softmax, layer_norm, log_sum_exp, quantize8,
-        quantize16, rms_norm, rope, scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0,
+        activate, activate_mul, add, attention_merge, layer_norm, log_sum_exp, quantize8, quantize16,
+        rms_norm, rope, scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0,
         store_value_f16, store_value_f32, store_value_q8_0,
     };
 
