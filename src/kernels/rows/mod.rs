@@ -149,6 +149,12 @@ impl<'w, L: Lanes> Rows<'w, L> {
         Some(Self { bytes, stride, lanes: PhantomData })
     }
 
+    /// Where as many rows behind these would begin, and the bytes of either.
+    #[inline(always)]
+    fn behind(&self) -> (*const u8, usize) {
+        (self.bytes.as_ptr().wrapping_add(self.bytes.len()), self.bytes.len())
+    }
+
     /// Block `index` of every row.
     #[inline(always)]
     fn block<B>(&self, index: usize) -> Option<At<'w, L, B>> {
@@ -210,7 +216,10 @@ impl<L: Lanes, B> At<'_, L, B> {
     /// Asks for piece `index` of `count` of the memory ahead. A whole block at once could be more than a CPU can keep in
     /// mind.
     #[inline(always)]
-    fn ask(&self, isa: L, index: usize, count: usize) {
+    fn ask<S: Sink<L>>(&self, isa: L, index: usize, count: usize) {
+        if !S::ASK {
+            return;
+        }
         let bytes = (L::ROWS * size_of::<B>()).div_ceil(count);
         isa.prefetch(self.ahead.wrapping_add(index * bytes), bytes);
     }
@@ -231,6 +240,8 @@ pub(super) trait Sink<L: Lanes> {
     /// Whether a part is so much work, or so seldom, that the code for the parts of a block is a loop. Else it is written
     /// out, which takes as many times the space as a block has parts.
     const LOOP: bool;
+    /// Whether memory of rows to come is asked for on the way.
+    const ASK: bool = true;
 
     /// The next part.
     fn part(&mut self, part: Part<L>);
@@ -413,8 +424,14 @@ pub(super) fn linear<L: Lanes, T: Weights>(
             let mut pack = Pack::<L, T>::new(isa, scratch);
             group.parts::<T>(isa, parts / T::PARTS, &mut pack);
         }
-        let mut strip =
-            Strip { out: &mut *out, lines, top, rows: L::ROWS.min(rows - top), skip: wanted - first };
+        let mut strip = Strip {
+            out: &mut *out,
+            lines,
+            top,
+            rows: L::ROWS.min(rows - top),
+            skip: wanted - first,
+            ahead: group.behind(),
+        };
         match (x, scratch.as_deref()) {
             (Columns::Q8(x), Some(weights)) => (columns.q8)(weights, x, parts, &mut strip),
             (Columns::Q16(x), Some(weights)) => (columns.q16)(weights, x, parts, &mut strip),
@@ -490,6 +507,8 @@ pub(super) struct Strip<'t, 'p> {
     rows: usize,
     /// Lanes before the first one that is wanted.
     skip: usize,
+    /// Where the weights of the next rows begin, and how many bytes they are.
+    ahead: (*const u8, usize),
 }
 
 impl Strip<'_, '_> {

@@ -32,6 +32,8 @@ impl<'s, L, T> Pack<'s, L, T> {
 
 impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
     const LOOP: bool = true;
+    // The columns do, which take longer.
+    const ASK: bool = false;
 
     #[inline(always)]
     fn part(&mut self, part: Part<L>) {
@@ -101,6 +103,9 @@ fn some_packed<L: Lanes, T: Weights, A: Act, const N: usize>(
     line: usize,
     strip: &mut Strip<'_, '_>,
 ) -> usize {
+    let (ahead, bytes) = strip.ahead;
+    let piece = bytes.saturating_mul(N).div_ceil(strip.lines.max(1));
+    isa.prefetch(ahead.wrapping_add(line / N * piece), piece);
     let whole = strip.lines - line >= N && strip.rows == L::ROWS;
     let x = match x.get(line * parts..) {
         Some(x) if whole => Abreast::cut(x, parts),

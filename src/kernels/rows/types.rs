@@ -64,7 +64,7 @@ impl Weights for Q8_0 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask(isa, 0, 1);
+        at.ask::<S>(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q8_0, d));
         sink.part(Part { w: byte_block(isa, at, offset_of!(Q8_0, q)), d: [d; 2], m: d });
     }
@@ -76,7 +76,7 @@ impl Weights for Q4_0 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask(isa, 0, 1);
+        at.ask::<S>(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q4_0, d));
         sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_0, q)), d: [d; 2], m: d });
     }
@@ -89,26 +89,26 @@ impl Weights for Q4_0 {
         if S::LOOP {
             return false;
         }
-        at.ask(isa, 0, 4);
+        at.ask::<S>(isa, 0, 4);
         let first = isa.quads(at, 0);
         let second = isa.quads(at, 16);
         let [d, _] = isa.half_pair(first[0]);
         let [a, b, c, e] = first;
         let w = [isa.middle(a, b), isa.middle(b, c), isa.middle(c, e), isa.middle(e, second[0])];
         sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
-        at.ask(isa, 1, 4);
+        at.ask::<S>(isa, 1, 4);
         let third = isa.quads(at, 32);
         let [_, d] = isa.half_pair(second[0]);
         let w = [second[1], second[2], second[3], third[0]];
         sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
-        at.ask(isa, 2, 4);
+        at.ask::<S>(isa, 2, 4);
         let fourth = isa.quads(at, 48);
         let [d, _] = isa.half_pair(third[1]);
         let [_, a, b, c] = third;
         let w =
             [isa.middle(a, b), isa.middle(b, c), isa.middle(c, fourth[0]), isa.middle(fourth[0], fourth[1])];
         sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
-        at.ask(isa, 3, 4);
+        at.ask::<S>(isa, 3, 4);
         let [_, d] = isa.half_pair(fourth[1]);
         sink.part(Part { w: split(isa, isa.quads(at, 56)), d: [d; 2], m: d });
         true
@@ -122,7 +122,7 @@ impl Weights for Q4_1 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask(isa, 0, 1);
+        at.ask::<S>(isa, 0, 1);
         let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q4_1, d)));
         sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_1, q)), d: [d; 2], m });
     }
@@ -132,23 +132,23 @@ impl Weights for Q4_1 {
     fn four<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, [Self; 4]>, sink: &mut S) -> bool {
         const { assert!(size_of::<Q4_1>() == 20 && offset_of!(Q4_1, d) == 0 && offset_of!(Q4_1, q) == 4) };
         let words = isa.quads(at, 0);
-        let words = fourth::<L, 0>(isa, at, words, sink);
-        let words = fourth::<L, 1>(isa, at, words, sink);
-        let words = fourth::<L, 2>(isa, at, words, sink);
-        fourth::<L, 3>(isa, at, words, sink);
+        let words = fourth::<L, S, 0>(isa, at, words, sink);
+        let words = fourth::<L, S, 1>(isa, at, words, sink);
+        let words = fourth::<L, S, 2>(isa, at, words, sink);
+        fourth::<L, S, 3>(isa, at, words, sink);
         true
     }
 }
 
 /// Block `B` of four, five words each, of which `words` are words `4 B` to `4 B + 3`. Returns the next four.
 #[inline(always)]
-fn fourth<L: Lanes, const B: usize>(
+fn fourth<L: Lanes, S: Sink<L>, const B: usize>(
     isa: L,
     at: At<'_, L, [Q4_1; 4]>,
     words: [L::Int; 4],
-    sink: &mut impl Sink<L>,
+    sink: &mut S,
 ) -> [L::Int; 4] {
-    at.ask(isa, B, 4);
+    at.ask::<S>(isa, B, 4);
     let next = isa.quads(at, 16 * (B + 1));
     let [a, b, c, d] = words;
     let [e, f, g, h] = next;
@@ -177,7 +177,7 @@ impl Weights for Q5_0 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask(isa, 0, 1);
+        at.ask::<S>(isa, 0, 1);
         let [first, second, ..] = isa.quads(at, 0);
         let [d, _] = isa.half_pair(first);
         let w = nibble_block(isa, at, offset_of!(Q5_0, q));
@@ -193,7 +193,7 @@ impl Weights for Q5_1 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask(isa, 0, 1);
+        at.ask::<S>(isa, 0, 1);
         let [scales, high, ..] = isa.quads(at, 0);
         let [d, m] = isa.half_pair(scales);
         let w = nibble_block(isa, at, offset_of!(Q5_1, q));
@@ -246,7 +246,7 @@ impl Weights for Q4_K {
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         let scales = Scales::new(isa, at);
         for pair in 0..times::<L, S>(4) {
-            at.ask(isa, pair, 4);
+            at.ask::<S>(isa, pair, 4);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q4_K, q) + 32 * pair), [isa.bytes(0); 8]);
             for (low, high) in low.iter_mut().zip(&mut high) {
@@ -271,7 +271,7 @@ impl Weights for Q5_K {
         let mut fifth = byte_block(isa, at, offset_of!(Q5_K, high));
         let bit = isa.bytes(16);
         for pair in 0..times::<L, S>(4) {
-            at.ask(isa, pair, 4);
+            at.ask::<S>(isa, pair, 4);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q5_K, q) + 32 * pair), [isa.bytes(0); 8]);
             // The bits of this pair stand lowest, or where they were.
@@ -306,7 +306,7 @@ impl Weights for Q6_K {
             let low = [byte_block(isa, at, start), byte_block(isa, at, start + 32)];
             let high = byte_block(isa, at, offset_of!(Q6_K, high) + 32 * half);
             for i in 0..4 {
-                at.ask(isa, 4 * half + i, 8);
+                at.ask::<S>(isa, 4 * half + i, 8);
                 let mut w = low[i % 2];
                 for (w, high) in w.iter_mut().zip(&high) {
                     let (first, second) = nibbles(isa, *w);
