@@ -128,6 +128,8 @@ pub(super) struct Sights<const N: usize> {
     first_block: usize,
     /// The blocks of which something is seen.
     pub blocks: Range<usize>,
+    /// Those of which every head sees all.
+    whole: Range<usize>,
     seen: [Range<usize>; N],
 }
 
@@ -150,7 +152,8 @@ impl<const N: usize> Sights<N> {
     /// For the `N` heads from `head` on, of `heads`; `None` if one has no span.
     #[inline(never)]
     pub fn new(spans: &[Span], head: usize, heads: usize) -> Option<Self> {
-        let mut sights = Self { first_block: 0, blocks: 0..0, seen: [const { 0..0 }; N] };
+        let mut sights =
+            Self { first_block: 0, blocks: 0..0, whole: 0..usize::MAX, seen: [const { 0..0 }; N] };
         for (n, seen) in sights.seen.iter_mut().enumerate() {
             let span = span_of(spans, head.saturating_add(n), heads)?;
             let (blocks, positions) = span.blocks();
@@ -159,6 +162,9 @@ impl<const N: usize> Sights<N> {
                 let all = if start == end { blocks } else { start.min(blocks.start)..end.max(blocks.end) };
                 sights.blocks = all;
             }
+            let Range { start, end } = &mut sights.whole;
+            *start = (*start).max(positions.start.div_ceil(KV_BLOCK));
+            *end = (*end).min(positions.end / KV_BLOCK);
             (sights.first_block, *seen) = (span.first_block, positions);
         }
         Some(sights)
@@ -171,16 +177,15 @@ impl<const N: usize> Sights<N> {
         for (weights, scores) in weights.iter_mut().zip(scores) {
             *weights = scores.as_chunks().0.get(block).unwrap_or(weights);
         }
-        let (common, rest) = self.positions(block);
         let index = self.first_block.saturating_add(block);
-        Seen {
-            values: kv.values(index),
-            ahead: kv.values(index.saturating_add(1)).as_ptr(),
-            weights,
-            uneven: !rest.iter().all(Range::is_empty),
-            common,
-            rest,
+        let (values, ahead) = (kv.values(index), kv.values(index.saturating_add(1)).as_ptr());
+        if self.whole.contains(&block) {
+            let rest = [const { 0..0 }; N];
+            return Seen { values, ahead, weights, common: 0..KV_BLOCK, rest, uneven: false };
         }
+        let (common, rest) = self.positions(block);
+        let uneven = !rest.iter().all(Range::is_empty);
+        Seen { values, ahead, weights, common, rest, uneven }
     }
 
     /// What every head sees of a block, and what each sees behind that. Heads that begin differently share nothing.
