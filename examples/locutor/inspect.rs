@@ -193,7 +193,7 @@ fn plan(model: &Model<'_>, arguments: &Arguments) -> Result<Section, Failure> {
     rows.extend(keep.map(|keep| ("keep_tokens", json!(keep))));
     rows.extend([
         ("sequences", json!(arguments.sequences)),
-        ("batch_tokens", json!(options.batch)),
+        ("batch_tokens", json!(session.batch)),
         ("threads", json!(threads)),
         ("decode_threads", json!(decode_threads)),
         ("keys", json!(lower(&options.kv.0))),

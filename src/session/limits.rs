@@ -32,7 +32,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// The model's context up to [`Limits::DEFAULT_CONTEXT`], batches of [`Limits::DEFAULT_BATCH`], one thread.
+    /// The model's context up to [`Limits::DEFAULT_CONTEXT`], batches of [`Limits::default_batch`], one thread.
     fn default() -> Self {
         Self {
             context: 0,
@@ -55,8 +55,12 @@ impl Default for Limits {
 impl Limits {
     /// The longest context that is chosen without being asked for.
     pub const DEFAULT_CONTEXT: usize = 4096;
-    /// Columns computed together, if the context is not shorter.
-    pub const DEFAULT_BATCH: usize = 128;
+
+    /// Columns computed together if nothing else is said and the context is not shorter: 128, which fit the second
+    /// cache of a core, and 256 for several threads, which share them.
+    pub const fn default_batch(threads: usize) -> usize {
+        if threads > 1 { 256 } else { 128 }
+    }
 
     /// The default limits.
     pub fn new() -> Self {
@@ -88,7 +92,7 @@ impl Limits {
     }
 
     /// Tokens of a prompt that are computed together; fewer need less memory and give the same bits. 0 chooses
-    /// [`Limits::DEFAULT_BATCH`].
+    /// [`Limits::default_batch`].
     pub fn batch(self, batch: usize) -> Self {
         Self { batch, ..self }
     }
@@ -161,9 +165,9 @@ impl Limits {
         }
         let all = sequences.saturating_mul(context.next_multiple_of(KV_BLOCK));
         let positions = chosen(self.positions, all).min(all).max(context.min(KV_BLOCK));
-        let batch = chosen(self.batch, Self::DEFAULT_BATCH).min(context.max(sequences));
-        let logits = self.logits.max(sequences).min(batch).max(1);
         let threads = self.threads.max(1);
+        let batch = chosen(self.batch, Self::default_batch(threads)).min(context.max(sequences));
+        let logits = self.logits.max(sequences).min(batch).max(1);
         if threads > 1024 {
             return Err(Error::Limit { what: "threads", value: threads, rule: "at most 1024" });
         }
@@ -245,6 +249,8 @@ pub struct SessionPlan {
     pub scratch_bytes: usize,
     /// Positions.
     pub context: usize,
+    /// Tokens of a prompt computed together.
+    pub batch: usize,
 }
 
 /// The slots of a session.
@@ -403,7 +409,7 @@ impl Slots {
         let (bytes, kv_bytes) = (plan.bytes(), slots.run.kv.iter().map(KvSlot::bytes).sum());
         let logits_bytes = slots.run.logits.bytes() + slots.saved.bytes() + slots.candidates.bytes();
         let scratch_bytes = bytes - kv_bytes - logits_bytes;
-        let sizes = SessionPlan { bytes, kv_bytes, logits_bytes, scratch_bytes, context };
+        let sizes = SessionPlan { bytes, kv_bytes, logits_bytes, scratch_bytes, context, batch };
         Ok((sizes, plan, slots))
     }
 
