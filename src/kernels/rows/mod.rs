@@ -40,6 +40,12 @@ pub(super) trait Lanes: Copy {
 
     /// 16 bytes of each row from byte `offset` of the block on: bytes `4 g` to `4 g + 3` in result `g`.
     fn quads<B>(self, at: At<'_, Self, B>, offset: usize) -> [Self::Int; 4];
+    /// 32 bytes of each row likewise.
+    #[inline(always)]
+    fn eights<B>(self, at: At<'_, Self, B>, offset: usize) -> [Self::Int; 8] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.quads(at, offset), self.quads(at, offset + 16));
+        [a, b, c, d, e, f, g, h]
+    }
     /// 4 bytes of each row.
     fn words<B>(self, at: At<'_, Self, B>, offset: usize) -> Self::Int;
     /// An f16 of each row.

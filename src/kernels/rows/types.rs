@@ -303,8 +303,8 @@ impl Weights for Q6_K {
         let bits = isa.bytes(48);
         for half in 0..times::<L, S>(2) {
             let start = offset_of!(Q6_K, low) + 64 * half;
-            let low = [byte_block(isa, at, start), byte_block(isa, at, start + 32)];
-            let high = byte_block(isa, at, offset_of!(Q6_K, high) + 32 * half);
+            let low = [isa.eights(at, start), isa.eights(at, start + 32)];
+            let high = isa.eights(at, offset_of!(Q6_K, high) + 32 * half);
             for i in 0..4 {
                 at.ask::<S>(isa, 4 * half + i, 8);
                 let mut w = low[i % 2];

@@ -87,17 +87,34 @@ impl Lanes for Avx512 {
                 x[row] = _mm512_inserti32x4::<3>(v, load16(p.add((row + 12) * stride)));
             }
         }
-        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-        unsafe {
-            let (low01, high01) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
-            let (low23, high23) = (_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
-            [
-                _mm512_unpacklo_epi64(low01, low23),
-                _mm512_unpackhi_epi64(low01, low23),
-                _mm512_unpacklo_epi64(high01, high23),
-                _mm512_unpackhi_epi64(high01, high23),
-            ]
+        four_by_four(self, x)
+    }
+
+    /// Two rows a register: fewer loads than [`quads`](Lanes::quads) needs, and the CPU loads one wide register a cycle.
+    #[inline(always)]
+    fn eights<B>(self, at: At<'_, Self, B>, offset: usize) -> [__m512i; 8] {
+        let (p, stride) = at.bytes(offset, 32);
+        let mut turned = [[self.splat(0); 4]; 2];
+        for (half, turned) in turned.iter_mut().enumerate() {
+            let mut x = [self.splat(0); 4];
+            for row in 0..4 {
+                let first = 8 * half + row;
+                // SAFETY: `At` answers for 32 bytes at each of the sixteen addresses; the instructions are there.
+                x[row] = unsafe {
+                    let v = _mm512_castsi256_si512(load32(p.add(first * stride)));
+                    _mm512_inserti64x4::<1>(v, load32(p.add((first + 4) * stride)))
+                };
+            }
+            *turned = four_by_four(self, x);
         }
+        let mut words = [self.splat(0); 8];
+        for g in 0..4 {
+            let (a, b) = (turned[0][g], turned[1][g]);
+            // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+            (words[g], words[4 + g]) =
+                unsafe { (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b)) };
+        }
+        words
     }
 
     #[inline(always)]
@@ -276,6 +293,22 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn prefetch(self, start: *const u8, bytes: usize) {
         prefetch(start, bytes);
+    }
+}
+
+/// In every 128 bits: element `g` of result `r` is element `r` of register `g`.
+#[inline(always)]
+fn four_by_four(_: Avx512, x: [__m512i; 4]) -> [__m512i; 4] {
+    // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+    unsafe {
+        let (low01, high01) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
+        let (low23, high23) = (_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
+        [
+            _mm512_unpacklo_epi64(low01, low23),
+            _mm512_unpackhi_epi64(low01, low23),
+            _mm512_unpacklo_epi64(high01, high23),
+            _mm512_unpackhi_epi64(high01, high23),
+        ]
     }
 }
 
