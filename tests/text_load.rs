@@ -177,6 +177,22 @@ fn output_and_scratch_that_are_too_small() {
     }
 }
 
+/// Refused before anything is done with it.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_text_that_is_too_long() {
+    let limit = (u32::MAX / 4) as usize;
+    let text = String::from_utf8(vec![0; limit + 1]).unwrap();
+    for build in [bpe(), spm()] {
+        load(&build, |t| {
+            let refused = TextError::TextTooLong { got: limit + 1, limit };
+            assert_eq!(t.encode(&text, Specials::Plain, &mut [], &mut []), Err(refused));
+            assert_eq!(t.encode_vec(&text, Specials::Parse), Err(refused));
+        })
+        .unwrap();
+    }
+}
+
 #[test]
 fn missing_and_unknown_parts() {
     let missing =

@@ -111,7 +111,7 @@ pub enum TextError {
         /// Elements that there are.
         got: usize,
     },
-    /// A text of 4 GiB or more.
+    /// A text of 1 GiB or more.
     #[error("the text has {got} bytes, {limit} are the limit")]
     TextTooLong {
         /// Bytes of the text.

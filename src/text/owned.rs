@@ -1,7 +1,7 @@
 //! Encoding and decoding with memory from the allocator.
 
 use super::error::TextError;
-use super::tokenizer::{Specials, Tokenizer};
+use super::tokenizer::{Specials, Tokenizer, check_len};
 use super::vocab::TokenKind;
 use crate::mem::MemError;
 use alloc::vec::Vec;
@@ -12,6 +12,8 @@ impl Tokenizer<'_> {
     /// # Errors
     /// [`TextError::TextTooLong`]; [`TextError::Memory`] when the allocator has none.
     pub fn encode_vec(&self, text: &str, specials: Specials) -> Result<Vec<u32>, TextError> {
+        // Before four times as much memory is asked for.
+        check_len(text)?;
         let mut out = zeros(text.len().saturating_add(1))?;
         // Enough for all but absurd words of byte-level vocabularies.
         let mut scratch = zeros(self.scratch_len(text.len().min(4096)))?;
@@ -19,9 +21,8 @@ impl Tokenizer<'_> {
             match self.encode(text, specials, &mut scratch, &mut out) {
                 Err(TextError::ScratchTooSmall { needed, got }) if got < needed => scratch = zeros(needed)?,
                 Err(TextError::OutputTooSmall { needed, got }) if got < needed => out = zeros(needed)?,
-                Err(error) => return Err(error),
-                Ok(len) => {
-                    out.truncate(len);
+                written => {
+                    out.truncate(written?);
                     return Ok(out);
                 }
             }

@@ -135,10 +135,7 @@ impl<'a> Tokenizer<'a> {
         scratch: &mut [u32],
         out: &mut [u32],
     ) -> Result<usize, TextError> {
-        let limit = (u32::MAX / 4) as usize;
-        if text.len() > limit {
-            return Err(TextError::TextTooLong { got: text.len(), limit });
-        }
+        check_len(text)?;
         let mut sink = Sink { out, len: 0 };
         let (mut at, mut behind_special) = (0, true);
         let blanks = matches!(&self.model, Model::Spm(_)) && text.contains(spm::BLANK);
@@ -214,6 +211,12 @@ impl<'a> Tokenizer<'a> {
         }
         sink.finish()
     }
+}
+
+/// Refuses texts with more places than 32 bits count.
+pub(super) fn check_len(text: &str) -> Result<(), TextError> {
+    let (got, limit) = (text.len(), (u32::MAX / 4) as usize);
+    if got > limit { Err(TextError::TextTooLong { got, limit }) } else { Ok(()) }
 }
 
 /// The byte of a token written `<0xAB>`.
