@@ -16,10 +16,8 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// A cursor at the first byte of `bytes`, which is the front part of a file of `file_len` bytes.
     pub fn new(bytes: &'a [u8], file_len: u64) -> Self {
-        let bytes = match usize::try_from(file_len) {
-            Ok(len) => bytes.get(..len).unwrap_or(bytes),
-            Err(_) => bytes,
-        };
+        let len = usize::try_from(file_len).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..len).unwrap_or(bytes);
         Self { bytes, at: 0, file_len }
     }
 

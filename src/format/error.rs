@@ -3,7 +3,6 @@
 use super::field::{Field, Name};
 use super::gguf::ValueType;
 use crate::mem::MemError;
-use crate::tensor::DType;
 use core::fmt;
 use thiserror::Error;
 
@@ -289,8 +288,6 @@ pub enum Found {
     ArrayOf(ValueType),
     /// A number of no metadata type.
     ValueId(u32),
-    /// A tensor type.
-    Tensor(DType),
     /// GGML's number of a tensor type that is not supported.
     TensorId(u32),
     /// A byte that is no bool.
@@ -303,7 +300,6 @@ impl fmt::Display for Found {
             Found::Value(value) => f.write_str(value.name()),
             Found::ArrayOf(element) => write!(f, "array of {}", element.name()),
             Found::ValueId(id) => write!(f, "unknown type {id}"),
-            Found::Tensor(dtype) => dtype.fmt(f),
             Found::TensorId(id) => match ggml_type_name(id) {
                 Some(name) => write!(f, "{name} (type {id})"),
                 None => write!(f, "unknown type {id}"),

@@ -8,7 +8,6 @@ use core::fmt;
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum What {
-    File,
     Header,
     Magic,
     Version,
@@ -36,7 +35,6 @@ impl What {
     /// In words.
     pub const fn text(self) -> &'static str {
         match self {
-            What::File => "file",
             What::Header => "header",
             What::Magic => "magic number",
             What::Version => "version",
