@@ -112,6 +112,25 @@ mod tests {
         assert_eq!([1e-12, 9.9999994e-6].map(shown), ["1e-12", "9.999999e-6"]);
     }
 
+    /// Wherever the place for a message ends, it ends in an error.
+    #[test]
+    fn a_message_without_room_fails() {
+        struct Room(usize);
+        impl Write for Room {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0 = self.0.checked_sub(text.len()).ok_or(fmt::Error)?;
+                Ok(())
+            }
+        }
+        for value in [-1.25, 1.5e-9, f64::NAN, f64::NEG_INFINITY, 3.0] {
+            let len = Decimal(value).to_string().len();
+            for room in 0..len {
+                assert_eq!(write!(Room(room), "{}", Decimal(value)), Err(fmt::Error), "{value} in {room}");
+            }
+            assert_eq!(write!(Room(len), "{}", Decimal(value)), Ok(()));
+        }
+    }
+
     #[test]
     fn nothing_wraps() {
         assert_eq!(Size(u64::MAX).add(Size(1)), Err(Overflow));

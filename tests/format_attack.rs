@@ -127,6 +127,8 @@ fn every_prefix_of_the_header_is_truncated() {
                 if needed > got && got == len as u64 && needed <= map.infos_end as u64),
             "{len}: {error:?}"
         );
+        let offset = error.offset().unwrap();
+        assert!(offset <= len as u64, "{len}: a field that begins at {offset}");
     }
     assert!(scan(&file[..map.infos_end], file.len() as u64).is_ok(), "the data are not looked at");
 }
@@ -283,9 +285,25 @@ fn alignments() {
         let error = refused!(file, Align, Value, map.kv[0][3]);
         assert!(matches!(error, FormatError::Align { got, .. } if got == u64::from(alignment)));
     }
-    for value in [Val::I32(32), Val::U64(32), Val::str("32"), Val::F32(32.0), Val::u32s(&[32])] {
+    for (value, name) in [
+        (Val::U8(32), "u8"),
+        (Val::I8(32), "i8"),
+        (Val::U16(32), "u16"),
+        (Val::I16(32), "i16"),
+        (Val::I32(32), "i32"),
+        (Val::F32(32.0), "f32"),
+        (Val::Bool(true), "bool"),
+        (Val::str("32"), "string"),
+        (Val::u32s(&[32]), "array of u32"),
+        (Val::U64(32), "u64"),
+        (Val::I64(32), "i64"),
+        (Val::F64(32.0), "f64"),
+    ] {
         let (file, map) = with(value);
-        refused!(file, Type, ValueType, map.kv[0][2]);
+        let error = refused!(file, Type, ValueType, map.kv[0][2]);
+        let at = map.kv[0][2];
+        let text = format!("value type of `general.alignment` at byte {at}: expected u32, got {name}");
+        assert_eq!(error.to_string(), text);
     }
 }
 
@@ -341,6 +359,14 @@ fn tensor_types_and_whole_blocks() {
         let error = refused!(patched(type_at, &id.to_le_bytes()), Type, TensorType, type_at);
         assert!(matches!(error, FormatError::Type { got: Found::TensorId(got), .. } if got == id));
     }
+    // Every type that GGML has had is called by its name, whether it is supported or not.
+    for id in 0..=40u32 {
+        let error = read(&patched(type_at, &id.to_le_bytes())).err().map(|error| error.to_string());
+        let unknown = error.as_ref().is_some_and(|text| text.contains("unknown type"));
+        assert!(!unknown, "{id}: {error:?}");
+    }
+    let error = refuse(&patched(type_at, &41u32.to_le_bytes())).to_string();
+    assert!(error.ends_with("got unknown type 41"), "{error}");
     let error = refuse(&patched(type_at, &10u32.to_le_bytes()));
     let text = format!(
         "tensor type of `two` at byte {type_at}: expected a supported tensor type, got Q2_K (type 10)"
@@ -407,6 +433,13 @@ fn sums_of_sizes_that_wrap() {
     // Padding to the alignment wraps to 0.
     let file = Build::new().tensor("a", &[u64::MAX / 4], 0, vec![]).build_mapped();
     refused!(file.0, Overflow, TensorData, file.1.tensors[0][5]);
+    // The start in the file wraps; and the end of one that still starts below 2^64.
+    let at = |offset: u64| Build::new().tensor_f32("a", &[16], &[0.0; 16]).at(offset).build_mapped();
+    let start = at(0).1.data as u64;
+    for offset in [u64::MAX - 31, u64::MAX - 31 - start] {
+        let file = at(offset);
+        refused!(file.0, Overflow, TensorData, file.1.tensors[0][5]);
+    }
 }
 
 #[test]
@@ -448,6 +481,7 @@ fn another_header_than_planned_for() {
     let mut arena = Arena::new(block.bytes_mut(), &plan).unwrap();
     let error = Gguf::read(&other, other.len() as u64, &mut arena, &slots).unwrap_err();
     assert!(matches!(error, FormatError::Planned { planned: 6, got: 7, .. }), "{error}");
+    assert_eq!((error.field().map(|field| field.what), error.offset()), (Some(What::KvCount), None));
     let absurd = Counts { tensors: usize::MAX, ..counts };
     assert_eq!(Gguf::plan(&absurd, &mut Plan::new()).unwrap_err(), MemError::Overflow);
     // An arena that has been used up.
@@ -455,6 +489,7 @@ fn another_header_than_planned_for() {
     Gguf::read(&file, file.len() as u64, &mut arena, &slots).unwrap();
     let error = Gguf::read(&file, file.len() as u64, &mut arena, &slots).unwrap_err();
     assert!(matches!(error, FormatError::Memory(_)), "{error}");
+    assert_eq!((error.field(), error.offset(), error.with_name(b"x")), (None, None, error));
 }
 
 #[test]
@@ -472,6 +507,8 @@ fn missing_architecture() {
         let gguf = Gguf::read(&file, file.len() as u64, &mut arena, &slots).unwrap();
         let error = gguf.architecture().unwrap_err();
         assert_eq!(error == Key::from("general.architecture").missing(), missing, "{error}");
+        assert_eq!(error.offset().is_none(), missing, "what is missing is nowhere");
+        assert_eq!(error.field().unwrap().name.as_bytes(), b"general.architecture");
         assert!(error.to_string().contains("general.architecture"));
     }
 }

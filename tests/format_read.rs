@@ -5,7 +5,7 @@ mod gguf_builder;
 
 use gguf_builder::{Gguf as Build, Val};
 use locutor::format::gguf::scan;
-use locutor::format::{Counts, FormatError, Gguf, PerLayer, Value, ValueType, What};
+use locutor::format::{Counts, Field, FormatError, Gguf, PerLayer, Value, ValueType, What};
 use locutor::mem::aligned::Block;
 use locutor::mem::{Arena, Plan};
 use locutor::tensor::DType;
@@ -79,6 +79,23 @@ fn every_value_type_reads_back() {
         assert_eq!(gguf.get("a"), None);
         assert_eq!(gguf.get("zz"), None);
         assert_eq!(gguf.get(("llama", "block_coun")), None);
+        let types = [
+            ("z.last", ValueType::U8, "u8"),
+            ("a.i8", ValueType::I8, "i8"),
+            ("a.u16", ValueType::U16, "u16"),
+            ("a.i16", ValueType::I16, "i16"),
+            ("a.f32", ValueType::F32, "f32"),
+            ("a.bool", ValueType::Bool, "bool"),
+            ("a.binary", ValueType::String, "string"),
+            ("a.flags", ValueType::Array, "array"),
+            ("llama.block_count", ValueType::U64, "u64"),
+            ("a.i64", ValueType::I64, "i64"),
+            ("llama.rope.freq_base", ValueType::F64, "f64"),
+        ];
+        for (key, expected, name) in types {
+            let found = gguf.get(key).unwrap().value_type();
+            assert_eq!((found, found.name()), (expected, name), "{key}");
+        }
         let keys: Vec<&str> = gguf.entries().map(|entry| entry.key).collect();
         assert_eq!(keys.len(), 16);
         assert_eq!(keys[0], "z.last", "entries come in file order");
@@ -94,6 +111,10 @@ fn typed_getters_convert_and_refuse() {
         assert_eq!(gguf.u32(("llama", "block_count")), Ok(Some(3)));
         assert_eq!(gguf.u32("z.last"), Ok(Some(200)));
         assert_eq!(gguf.u32("absent"), Ok(None));
+        assert_eq!((gguf.u64(("llama", "block_count")), gguf.u64("absent")), (Ok(Some(3)), Ok(None)));
+        let negative = gguf.u64("a.i8").unwrap_err();
+        let (offset, field) = (map.kv[5][3] as u64, Field::named(What::Value, b"a.i8"));
+        assert_eq!(negative, FormatError::Range { field, offset, limit: u64::MAX, got: u64::MAX - 2 });
         assert_eq!(gguf.f32(("llama", "rope.freq_base")), Ok(Some(1e4)));
         assert_eq!(gguf.bool("a.bool"), Ok(Some(true)));
         let negative = gguf.u32("a.i64").unwrap_err();
@@ -134,6 +155,20 @@ fn arrays_read_in_constant_time_and_by_iteration() {
         let wrong = scores.u32s().unwrap_err();
         assert_eq!(wrong.offset(), Some(map.kv[15][3] as u64));
         assert_eq!(wrong.field().unwrap().what, What::ElementType);
+        let mut flags = gguf.array("a.flags").unwrap().unwrap().u32s().unwrap();
+        assert_eq!((flags.len(), flags.next(), flags.len()), (3, Some(1), 2));
+        assert_eq!((flags.by_ref().collect::<Vec<_>>(), flags.len()), (vec![0, 1], 0));
+        assert!(gguf.strings("absent").unwrap().is_none());
+        let no_array = gguf.strings("z.last").unwrap_err();
+        let at = map.kv[0][2];
+        let expected = format!("value type of `z.last` at byte {at}: expected an array, got u8");
+        assert_eq!(no_array.to_string(), expected);
+        let no_strings = gguf.strings("a.flags").unwrap_err();
+        let at = map.kv[11][3];
+        let expected = format!(
+            "array element type of `a.flags` at byte {at}: expected array of string, got array of bool"
+        );
+        assert_eq!(no_strings.to_string(), expected);
         let mut tokens = gguf.strings("tokenizer.ggml.tokens").unwrap().unwrap();
         for _ in 0..4 {
             let at = tokens.offset() as usize;
@@ -146,15 +181,56 @@ fn arrays_read_in_constant_time_and_by_iteration() {
 
 #[test]
 fn numbers_of_layers_are_scalars_or_arrays() {
-    with(&sample().build(), |gguf, _| {
+    let (file, map) = sample().build_mapped();
+    with(&file, |gguf, _| {
         let heads = gguf.u32_or_array(("llama", "attention.head_count_kv"), 3).unwrap().unwrap();
         assert_eq!([heads.get(0), heads.get(1), heads.get(2), heads.get(3)], [2, 1, 2, 0]);
         assert_eq!(gguf.u32_or_array("z.last", 3), Ok(Some(PerLayer::All(200))));
+        assert_eq!([0, 2, 3].map(|layer| PerLayer::All(200).get(layer)), [200; 3]);
+        assert_eq!(gguf.u32_or_array("a.bool", 3), Ok(Some(PerLayer::All(1))));
+        assert_eq!(gguf.u32_or_array("absent", 3), Ok(None));
         let flags = gguf.u32_or_array("a.flags", 3).unwrap().unwrap();
         assert_eq!([flags.get(0), flags.get(1)], [1, 0]);
         let short = gguf.u32_or_array(("llama", "attention.head_count_kv"), 4).unwrap_err();
         assert!(matches!(short, FormatError::Shape { expected: 4, got: 3, .. }), "{short}");
-        assert!(gguf.u32_or_array("tokenizer.ggml.scores", 4).is_err());
+        let scores = gguf.u32_or_array("tokenizer.ggml.scores", 4).unwrap_err();
+        assert_eq!(scores.field().unwrap().what, What::ElementType, "{scores}");
+        let text = gguf.u32_or_array("general.architecture", 3).unwrap_err();
+        assert_eq!((text.field().unwrap().what, text.offset()), (What::ValueType, Some(map.kv[1][2] as u64)));
+        // Of an array that was made by hand, what is no number counts as 0.
+        assert_eq!(PerLayer::Each(gguf.array("tokenizer.ggml.scores").unwrap().unwrap()).get(3), 0);
+    })
+    .unwrap();
+}
+
+/// The number that does not fit, where it stands; a negative one as its two's complement.
+#[test]
+fn numbers_that_do_not_fit_are_refused_one_by_one() {
+    let numbers = |values: &[i64]| Val::Array(11, values.iter().map(|&value| Val::I64(value)).collect());
+    let build = Build::new()
+        .kv("wide", numbers(&[0, u32::MAX.into(), 1 << 32]))
+        .kv("negative", numbers(&[i64::from(i32::MIN), -1]))
+        .kv("small", numbers(&[i64::from(i32::MIN) - 1]));
+    let (file, map) = build.build_mapped();
+    with(&file, |gguf, _| {
+        let array = |key| gguf.array(key).unwrap().unwrap();
+        let range = |key: &str, pair: usize, index: usize, limit: u64, got: i64| {
+            let offset = (map.kv[pair][3] + 12 + 8 * index) as u64;
+            let field = Field::named(What::Element, key.as_bytes());
+            Some(FormatError::Range { field, offset, limit, got: got as u64 })
+        };
+        let (unsigned, signed) = (u32::MAX.into(), i32::MAX as u64);
+        assert_eq!(array("wide").u32s().err(), range("wide", 0, 2, unsigned, 1 << 32));
+        assert_eq!(array("wide").i32s().err(), range("wide", 0, 1, signed, u32::MAX.into()));
+        assert_eq!(array("negative").u32s().err(), range("negative", 1, 0, unsigned, i32::MIN.into()));
+        assert_eq!(array("negative").i32s().unwrap().collect::<Vec<_>>(), [i32::MIN, -1]);
+        assert_eq!(array("small").i32s().err(), range("small", 2, 0, signed, i64::from(i32::MIN) - 1));
+        let text = array("wide").u32s().unwrap_err().to_string();
+        let offset = map.kv[0][3] + 28;
+        assert_eq!(
+            text,
+            format!("array element of `wide` at byte {offset}: 4294967296 is outside the range that ends at 4294967295")
+        );
     })
     .unwrap();
 }

@@ -5,7 +5,7 @@ mod gguf_builder;
 
 use gguf_builder::{Gguf as Build, Val};
 use locutor::format::gguf::scan;
-use locutor::format::{FileBytes, FormatError, ModelBytes, Operation, ReadError, read_into};
+use locutor::format::{FileBytes, FormatError, HeaderBytes, ModelBytes, Operation, ReadError, read_into};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -130,7 +130,19 @@ fn a_model_inside_a_larger_file() {
             let available = total.saturating_sub(offset);
             let cause = ReadError::Extent { len, available };
             assert_eq!(error, FormatError::Io { operation: Operation::Stat, offset, cause });
+            let header = HeaderBytes::from_file(&handle, offset, Some(len)).unwrap_err();
+            assert_eq!(header, error);
         }
+    }
+    let header = HeaderBytes::from_file(&handle, 12_345, Some(len)).unwrap();
+    assert!(header.file_len() == len && model.starts_with(header.bytes()));
+    // An open folder is a file that is none.
+    let folder = File::open(std::env::temp_dir());
+    if let (true, Ok(folder)) = (cfg!(unix), folder) {
+        let cause = ReadError::NotAFile;
+        let refused = FormatError::Io { operation: Operation::Open, offset: 0, cause };
+        assert_eq!(FileBytes::from_file(&folder, 0, None).unwrap_err(), refused);
+        assert_eq!(map_file(&folder, 0, None).unwrap_err(), refused);
     }
 }
 
@@ -186,7 +198,28 @@ fn every_read_may_fail() {
         let error = FileBytes::from_reader(read, len).unwrap_err();
         let cause = ReadError::Host(-7);
         assert_eq!(error, FormatError::Io { operation: Operation::Read, offset, cause });
+        let text = format!("cannot read at byte {offset}: the host's reader failed with code -7");
+        assert_eq!(error.to_string(), text);
     }
+    // The header alone takes fewer reads of the same.
+    let mut reads = 0;
+    let header = loop {
+        let (mut call, mut source) = (0, reader(&model));
+        let read = |offset: u64, destination: &mut [u8]| {
+            call += 1;
+            if call > reads { Err(ReadError::Host(call)) } else { source(offset, destination) }
+        };
+        match HeaderBytes::from_reader(read, len) {
+            Ok(header) => break header,
+            Err(error) => {
+                let (offset, cause) = (calls[reads as usize].0, ReadError::Host(reads + 1));
+                assert_eq!(error, FormatError::Io { operation: Operation::Read, offset, cause });
+            }
+        }
+        reads += 1;
+    };
+    assert!(reads > 1 && (reads as usize) < calls.len());
+    assert!(header.file_len() == len && model.starts_with(header.bytes()));
 }
 
 #[test]
@@ -215,6 +248,7 @@ fn lengths_that_cannot_be() {
     let io = |operation, cause| FormatError::Io { operation, offset: 0, cause };
     let empty = io(Operation::Stat, ReadError::Empty);
     assert_eq!(FileBytes::from_reader(nothing, 0).unwrap_err(), empty);
+    assert_eq!(HeaderBytes::from_reader(nothing, 0).unwrap_err(), empty);
     assert_eq!(read_into(nothing, 0, &mut memory).unwrap_err(), empty);
     let available = isize::MAX as u64;
     for len in [available + 1, u64::MAX] {
@@ -228,6 +262,32 @@ fn lengths_that_cannot_be() {
     let _ = held.try_reserve_exact(isize::MAX as usize - 4096);
     let huge = FileBytes::from_reader(nothing, available - 4096).unwrap_err();
     assert!(matches!(huge, FormatError::Memory(_)), "{huge}");
+}
+
+/// A model with a hole behind it that is longer than every address space: what the system says is passed on.
+#[test]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+fn a_map_that_the_system_refuses() {
+    // Few file systems have files of such a length; where memory is one, it does.
+    let long = |folder: PathBuf| {
+        let path = folder.join(format!("locutor-format-{}-hole", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).ok()?;
+        let temporary = Temporary(path);
+        (&file).write_all(&model()).ok()?;
+        file.set_len(1 << 60).ok()?;
+        Some((file, temporary))
+    };
+    let Some((file, temporary)) = long("/dev/shm".into()).or_else(|| long(std::env::temp_dir())) else {
+        return;
+    };
+    let cause = ReadError::Os(ErrorKind::OutOfMemory);
+    let refused = FormatError::Io { operation: Operation::Map, offset: 0, cause };
+    assert_eq!(map(&temporary.0).unwrap_err(), refused);
+    assert_eq!(map_file(&file, 0, None).unwrap_err(), refused);
+    assert_eq!(refused.to_string(), "cannot map the file at byte 0: out of memory");
+    // The front of it is a model like any other.
+    let len = model().len() as u64;
+    check(map_file(&file, 0, Some(len)).unwrap().bytes(), &model());
 }
 
 #[test]
