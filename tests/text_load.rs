@@ -4,9 +4,9 @@
 mod gguf_builder;
 
 use gguf_builder::{Gguf as Build, Val};
-use locutor::format::{Counts, Gguf, gguf};
+use locutor::format::{Counts, Field, FormatError, Gguf, What, gguf};
 use locutor::mem::aligned::Block;
-use locutor::mem::{Arena, Plan};
+use locutor::mem::{Arena, MemError, Plan};
 use locutor::text::{
     EntryProblem, MAX_SPECIAL_BYTES, MAX_TOKEN_BYTES, Specials, TextError, TokenKind, Tokenizer,
 };
@@ -177,6 +177,43 @@ fn output_and_scratch_that_are_too_small() {
     }
 }
 
+/// More tokens than bytes: each blank behind a special token is one.
+#[test]
+fn more_tokens_than_bytes() {
+    let build = Build::new()
+        .kv("tokenizer.ggml.model", Val::str("llama"))
+        .kv(TOKENS, Val::strings(&["<unk>", "<s>", "</s>", "▁", "b", "#"]))
+        .kv(TYPES, Val::i32s(&[2, 3, 3, 1, 1, 4]))
+        .kv(SCORES, Val::f32s(&[0.0; 6]));
+    load(&build, |t| {
+        assert_eq!(plain(t, "#b#b#b"), [5, 3, 4, 5, 3, 4, 5, 3, 4]);
+        assert_eq!(t.decode_vec(&[5, 3, 4, 5, 3, 4, 5, 3, 4]).unwrap(), b"#b#b#b");
+    })
+    .unwrap();
+}
+
+/// A byte token of a byte-level vocabulary that is written like any other one means its text.
+#[test]
+fn byte_tokens_of_a_byte_level_vocabulary() {
+    let build = with(bpe(), TYPES, Val::i32s(&[1, 1, 1, 1, 1, 6, 3, 6]));
+    let tokens = ["a", "b", "ab", "Ġ", "Ġab", "<0xC3>", "<|im_end|>", "Ċ"];
+    let build = without(with(build, TOKENS, Val::strings(&tokens)), MERGES);
+    let build = build.kv(MERGES, Val::strings(&["a b", "Ġ ab"]));
+    let text = [b" ab\xC3", "Ċ".as_bytes()].concat();
+    load(&build, |t| assert_eq!(t.decode_vec(&[4, 5, 7]).unwrap(), text)).unwrap();
+}
+
+/// The last token of the vocabulary is made by a merge before the last one.
+#[test]
+fn merges_in_another_order_than_their_tokens() {
+    let tokens = ["a", "b", "Ġ", "Ġab", "ab"];
+    let build = without(with(bpe(), TOKENS, Val::strings(&tokens)), TYPES);
+    load(&with(build, MERGES, Val::strings(&["a b", "Ġ ab"])), |t| {
+        assert_eq!(plain(t, "ab ab ba"), [4, 3, 2, 1, 0]);
+    })
+    .unwrap();
+}
+
 /// Refused before anything is done with it.
 #[test]
 #[cfg(target_pointer_width = "64")]
@@ -208,6 +245,31 @@ fn missing_and_unknown_parts() {
     let expected = "`tokenizer.ggml.pre` is `falcon`, which is not supported";
     assert_eq!(unknown("tokenizer.ggml.pre", "falcon"), expected);
     assert!(unknown("tokenizer.ggml.pre", &"x".repeat(100_000)).len() < 200);
+    // Names of one expression differ in whether a whole piece may be a token without a merge.
+    for (name, whole) in [("llama-bpe", true), ("dbrx", false), ("smaug-bpe", false), ("chatglm-bpe", false)]
+    {
+        let build = with(with(bpe(), "tokenizer.ggml.pre", Val::str(name)), MERGES, Val::strings(&["a b"]));
+        load(&build, |t| assert_eq!(plain(t, "abab"), if whole { &[5][..] } else { &[2, 2] }, "{name}"))
+            .unwrap();
+    }
+    // Arrays of something else: where their element type stands.
+    let element = |build: Build, key: &str, value: Val, expected: &str, got: &str| {
+        let build = with(build, key, value);
+        let at = build.build_mapped().1.kv.last().unwrap()[3];
+        let text = format!(
+            "array element type of `{key}` at byte {at}: expected array of {expected}, got array of {got}"
+        );
+        assert_eq!((error(&build).to_string(), error(&build).offset()), (text, Some(at as u64)));
+    };
+    element(bpe(), TOKENS, Val::u32s(&[1; 8]), "string", "u32");
+    element(bpe(), MERGES, Val::f32s(&[1.0]), "string", "f32");
+    element(bpe(), TYPES, Val::strings(&["1"; 8]), "integers", "string");
+    element(spm(), SCORES, Val::i32s(&[1; 10]), "floats", "i32");
+    assert!(matches!(error(&with(spm(), SCORES, Val::F32(1.0))), TextError::Format(_)));
+    // Scores of twice the width, which nobody writes, have as many bytes as twice the number.
+    let wide = Val::Array(12, vec![Val::F64(1.0); 10]);
+    let refused = error(&with(spm(), SCORES, wide));
+    assert!(matches!(refused, TextError::Mismatch { key: SCORES, expected: 40, got: 80, .. }), "{refused}");
     for key in
         ["tokenizer.ggml.model", "tokenizer.ggml.pre", TOKENS, TYPES, MERGES, "tokenizer.chat_template"]
     {
@@ -256,6 +318,14 @@ fn types_and_scores_that_are_refused() {
             "{error}"
         );
     }
+    let wide: Vec<_> = [1, 1, 1 << 40, 1, 1, 1, 1, 6, 4, 6].map(Val::I64).into();
+    let build = with(spm(), TYPES, Val::Array(11, wide));
+    let (_, map) = build.build_mapped();
+    let offset = (map.kv.last().unwrap()[3] + 12 + 2 * 8) as u64;
+    let field = Field::named(What::Element, TYPES.as_bytes());
+    let range = FormatError::Range { field, offset, limit: i32::MAX as u64, got: 1 << 40 };
+    assert_eq!(error(&build), TextError::Format(range));
+    assert_eq!(error(&build).offset(), Some(offset));
     for score in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut scores = [0.0; 10];
         scores[4] = score;
@@ -294,6 +364,77 @@ fn merges_that_are_refused() {
     let build = with(with(bpe(), TOKENS, Val::strings(&tokens)), MERGES, Val::strings(&["a a"]));
     let problem = EntryProblem::MergeToken;
     assert!(matches!(error(&build), TextError::Entry { key: MERGES, problem: p, .. } if p == problem));
+}
+
+/// The hashes of `text/table.rs`, which anybody can read.
+mod hash {
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+
+    pub fn mix(word: u64) -> u64 {
+        let product = (word ^ word >> 32).wrapping_mul(FACTOR);
+        product ^ product >> 29
+    }
+
+    pub fn of_length(bytes: u64) -> u64 {
+        bytes.wrapping_mul(FACTOR)
+    }
+
+    pub fn of_pair(left: u32, right: u32) -> u64 {
+        let product = mix(u64::from(left) << 32 | u64::from(right)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        product ^ product >> 32
+    }
+}
+
+/// Most entries with one place that a table takes.
+const MOST_COLLISIONS: usize = 512;
+
+/// Texts chosen for one hash: the second half undoes what the first has done.
+#[test]
+fn tokens_that_collide_are_refused() {
+    let mut texts = Vec::new();
+    let mut number = 0u64;
+    while texts.len() <= MOST_COLLISIONS {
+        number += 1;
+        let first = format!("{number:08}");
+        let word = u64::from_le_bytes(first.as_bytes().try_into().unwrap());
+        let second = hash::mix(hash::of_length(16) ^ word) ^ 0x5A5A;
+        if let Ok(second) = std::str::from_utf8(&second.to_le_bytes()) {
+            texts.push(first + second);
+        }
+    }
+    let build = |texts: &[String]| without(with(bpe(), TOKENS, Val::strings(texts)), TYPES);
+    let last = build(&texts);
+    let (offset, index) = (offset_of(&last, TOKENS, MOST_COLLISIONS), MOST_COLLISIONS as u64);
+    let problem = EntryProblem::Collisions;
+    let refused = TextError::Entry { key: TOKENS, offset, index, problem };
+    assert_eq!(error(&last), refused);
+    let text = format!("`{TOKENS}` at byte {offset}: entry 512 collides with too many others");
+    assert_eq!(refused.to_string(), text);
+    let fits = with(build(&texts[..MOST_COLLISIONS]), MERGES, Val::strings::<&str>(&[]));
+    load(&fits, |t| assert_eq!(t.find(&texts[511]), Some(511))).unwrap();
+}
+
+/// Runs of one letter, of which any two may be merged; those pairs are merged that have one place in the table.
+#[test]
+fn merges_that_collide_are_refused() {
+    let runs: Vec<String> = (1..=1600).map(|len| "a".repeat(len)).collect();
+    let half = runs.len() as u32 / 2;
+    let pairs = (0..half * half).map(|pair| (pair / half, pair % half));
+    // A table of so many merges has 1,024 places.
+    let same_place = pairs.filter(|&(left, right)| hash::of_pair(left, right).is_multiple_of(1024));
+    let merges: Vec<String> = same_place
+        .take(MOST_COLLISIONS + 1)
+        .map(|(left, right)| format!("{} {}", runs[left as usize], runs[right as usize]))
+        .collect();
+    let build = |merges: &[String]| {
+        let build = without(with(bpe(), TOKENS, Val::strings(&runs)), TYPES);
+        with(build, MERGES, Val::strings(merges))
+    };
+    let last = build(&merges);
+    let (offset, index) = (offset_of(&last, MERGES, MOST_COLLISIONS), MOST_COLLISIONS as u64);
+    let problem = EntryProblem::Collisions;
+    assert_eq!(error(&last), TextError::Entry { key: MERGES, offset, index, problem });
+    load(&build(&merges[..MOST_COLLISIONS]), |t| assert_eq!(plain(t, "b"), [])).unwrap();
 }
 
 #[test]
@@ -336,4 +477,46 @@ fn a_header_that_is_not_the_planned_one() {
     assert_eq!(fewer, Err(TextError::Planned { key: TOKENS, planned: 7, got: 8 }));
     let more = load_counted(&file, |counts| counts.merges += 1, |_| ());
     assert_eq!(more, Err(TextError::Planned { key: MERGES, planned: 4, got: 3 }));
+}
+
+#[test]
+fn counts_that_no_memory_holds() {
+    let file = bpe().build();
+    let counts = gguf::scan(&file, file.len() as u64).unwrap();
+    let most = usize::MAX;
+    for tokens in [most, most - 1, most / 2, most / 4, most / 8] {
+        let refused = Tokenizer::plan(&Counts { tokens, ..counts }, &mut Plan::new());
+        assert_eq!(refused.err(), Some(MemError::Overflow), "{tokens} tokens");
+    }
+    for merges in [most, most / 2, most / 8, most / 24] {
+        let refused = Tokenizer::plan(&Counts { merges, ..counts }, &mut Plan::new());
+        assert_eq!(refused.err(), Some(MemError::Overflow), "{merges} merges");
+    }
+}
+
+/// An arena of another plan: whichever table does not fit, the reason is memory.
+#[test]
+fn memory_that_ends_before_the_tables_do() {
+    for build in [bpe(), spm()] {
+        let file = build.build();
+        let len = file.len() as u64;
+        let counts = gguf::scan(&file, len).unwrap();
+        let (mut plan, mut front) = (Plan::new(), Plan::new());
+        let gguf_slots = Gguf::plan(&counts, &mut plan).unwrap();
+        Gguf::plan(&counts, &mut front).unwrap();
+        let slots = Tokenizer::plan(&counts, &mut plan).unwrap();
+        for bytes in (0..=plan.bytes() - front.bytes()).step_by(64) {
+            let mut short = Plan::new();
+            short.array::<u8>(front.bytes() + bytes).unwrap();
+            let mut block = Block::zeroed(short.bytes()).unwrap();
+            let mut arena = Arena::new(block.bytes_mut(), &short).unwrap();
+            let gguf = Gguf::read(&file, len, &mut arena, &gguf_slots).unwrap();
+            let loaded = Tokenizer::load(&gguf, &mut arena, &slots);
+            if short.bytes() < plan.bytes() {
+                assert_eq!(loaded.err(), Some(TextError::Memory(MemError::Overflow)), "{bytes}");
+            } else {
+                assert_eq!(loaded.unwrap().vocab_len(), counts.tokens);
+            }
+        }
+    }
 }

@@ -379,6 +379,47 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_cannot_be_or_is_another_ones() {
+        let (some, most) = (StreamLimits { push_bytes: 8, stops: 2, stop_bytes: 4 }, usize::MAX);
+        for limits in [
+            StreamLimits { push_bytes: most, ..some },
+            StreamLimits { push_bytes: most / 3, ..some },
+            StreamLimits { push_bytes: most / 4, ..some },
+            StreamLimits { stop_bytes: most, ..some },
+            StreamLimits { stops: most, ..some },
+            StreamLimits { stops: most / 4, ..some },
+            StreamLimits { stops: most / 2, stop_bytes: 0, ..some },
+        ] {
+            let refused = StreamDecoder::plan(limits, &mut Plan::new()).err();
+            assert_eq!(refused, Some(MemError::Overflow), "{limits:?}");
+        }
+        let mut plan = Plan::new();
+        let slots = StreamDecoder::plan(some, &mut plan).unwrap();
+        for bytes in (0..plan.bytes()).step_by(64) {
+            let mut short = Plan::new();
+            short.array::<u8>(bytes).unwrap();
+            let mut block = crate::mem::aligned::Block::zeroed(bytes).unwrap();
+            let mut arena = Arena::new(block.bytes_mut(), &short).unwrap();
+            let refused = StreamDecoder::new(&mut arena, &slots).err();
+            assert_eq!(refused, Some(MemError::Overflow), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_was_held_back_is_taken_up_or_refused() {
+        let mut stream = stream(StreamLimits { push_bytes: 8, stops: 1, stop_bytes: 4 });
+        stream.set_stops(&["stop"]).unwrap();
+        assert_eq!(stream.push(b"a st\xF0").unwrap().text, "a ");
+        for (text, tail) in [(&b"too l"[..], &b""[..]), (b"\xFF", b""), (b"st", b"\xF0\x9F\x98\x80")] {
+            assert!(!stream.resume(text, tail, Some(0)));
+            assert_eq!((stream.held(), stream.stopped()), ((&b"st"[..], &b"\xF0"[..]), None));
+        }
+        assert!(stream.resume(b"sto", b"\xC3", None));
+        assert_eq!(stream.held(), (&b"sto"[..], &b"\xC3"[..]));
+        assert_eq!(stream.push(b"\xA4p").unwrap().text, "stoäp");
+    }
+
+    #[test]
     fn the_first_stop_to_end_wins() {
         assert_eq!(run(&[b"abcdef"], &["bcdef", "cd"]), ("ab".into(), Some(1)));
         assert_eq!(run(&[b"abcdef"], &["d", "bcd", ""]), ("a".into(), Some(1)));
