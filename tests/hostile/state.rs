@@ -384,6 +384,42 @@ fn crafted_states_are_refused_or_work() {
     assert!(tried > 20_000 && taken > 1000);
 }
 
+/// A state that holds all pages of a window, right in everything: more than this session's table has places for.
+#[test]
+fn a_window_with_more_pages_than_there_is_room_for() {
+    let seed = seeds::gemma3();
+    let model = Model::from_slice(&seed.file).unwrap();
+    let mut session = model.session_on(limits(112, ContextPolicy::Stop), &Serial).unwrap();
+    session.feed_tokens(&[7; 100]).unwrap();
+    session.advance(Budget::Unlimited).unwrap();
+    let mut state = vec![0; session.save_size(Saved::Sequence, None)];
+    session.save(Saved::Sequence, None, &mut state).unwrap();
+    let fields = fields(&state);
+    let at = |name| fields.iter().rev().find(|field| field.0 == name).unwrap().1;
+    let number = |state: &[u8], at: usize| u32::from_le_bytes(state[at..at + 4].try_into().unwrap());
+    let (base, blocks, windowed) = (at("blocks forgotten"), at("blocks"), at("pages of windows"));
+    let (forgotten, held) = (number(&state, base), number(&state, blocks));
+    assert_eq!((forgotten + held, number(&state, windowed)), (7, held), "pages of 16 positions");
+    assert!(forgotten > 0, "a window of 16");
+    // Nothing is forgotten, and what was is a page without positions behind the others.
+    for (at, value) in [(base, 0), (blocks, 7), (windowed, 7)] {
+        state[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+    }
+    let pages: Vec<u8> = (0..7).flat_map(u32::to_le_bytes).collect();
+    state.splice(blocks + 4..blocks + 4 + 4 * held as usize, pages);
+    let end = state.len() - TRAILER;
+    state.splice(end..end, vec![0; 4 * forgotten as usize]);
+    mend(&mut state);
+    let hash = session.state_hash();
+    let room = session.restore(&state, None).unwrap_err();
+    assert_eq!(room, Error::ContextFull { needed: 112, room: 64, context: 112 });
+    assert_eq!((session.state_hash(), session.position()), (hash, 100));
+    // A session with longer passes has it.
+    let mut large = model.session_on(limits(112, ContextPolicy::Stop).batch(100), &Serial).unwrap();
+    large.restore(&state, None).unwrap();
+    assert_eq!(large.position(), 100);
+}
+
 #[test]
 fn a_state_of_something_else_is_refused() {
     let (llama, gemma, gpt2) = (seeds::llama(), seeds::gemma3(), seeds::gpt2());
