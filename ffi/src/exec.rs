@@ -70,3 +70,56 @@ impl Exec for Workers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicU32;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    extern "C" fn backwards(
+        user: User,
+        workers: u32,
+        n: u32,
+        job: extern "C" fn(*mut c_void, u32, u32),
+        arg: *mut c_void,
+    ) {
+        assert!(user.0.is_null());
+        (0..n).rev().for_each(|number| job(arg, number, number % workers));
+    }
+
+    #[test]
+    fn every_kind_of_workers_does_every_job() {
+        let none = User(core::ptr::null_mut());
+        let kinds = [(None, 0, 1), (None, 1, 1), (Some(backwards as ParallelForFn), 1, 1), (None, 3, 3)];
+        for (parallel_for, threads, expected) in kinds.into_iter().chain([(Some(backwards as _), 3, 3)]) {
+            let workers = Workers::new(parallel_for, none, threads, true).ok().unwrap();
+            assert_eq!(workers.workers(), expected);
+            let counts = [const { AtomicU32::new(0) }; 10];
+            workers.parallel_for(expected, counts.len(), &|job, worker| {
+                assert!(worker < expected);
+                counts[job].fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(counts.map(AtomicU32::into_inner), [1; 10]);
+        }
+        let refused = Workers::new(None, none, 2, false).err().map(|failure| failure.status());
+        assert_eq!(refused, Some(Status::PARAM), "a pool asks for memory");
+    }
+
+    /// C sees no panic; the call that asked for the jobs does.
+    #[test]
+    fn a_panic_on_a_thread_of_the_host_comes_back() {
+        let none = User(core::ptr::null_mut());
+        let workers = Workers::new(Some(backwards), none, 2, false).ok().unwrap();
+        let done = AtomicU32::new(0);
+        let job = |job: usize, _: usize| {
+            if job == 2 {
+                std::panic::resume_unwind(Box::new(()));
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        };
+        let panic = catch_unwind(AssertUnwindSafe(|| workers.parallel_for(2, 4, &job))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"a job panicked on a thread of the host"));
+        assert_eq!(done.into_inner(), 3);
+    }
+}

@@ -605,6 +605,9 @@ mod tests {
             assert_eq!(arrays.as_ptr().addr() % ALIGN, 0);
             arrays.fill(7);
             assert!(object.get_mut().is_some());
+            let second = object.clone();
+            assert!(object.get_mut().is_none(), "of two users none has it alone");
+            drop(second);
             let handle = object.give();
             let kept = handle.keep().unwrap();
             drop(handle.take());

@@ -176,3 +176,36 @@ fn from_bytes_to_tokens() {
     }
     assert_eq!(said[0], said[1]);
 }
+
+/// A file with a chat template: its text is where the library says, as long as the model lives.
+#[test]
+fn a_chat_template_is_lent_to_c() {
+    use crate::handle::{Handle, In, Out};
+    use crate::model::*;
+
+    const TEMPLATE: &str = "{{ messages[0].text }";
+    let file: &[u8] = include_bytes!("../../tests/golden/llama-head.gguf");
+    // One more pair in front of the others, of two times the alignment.
+    let mut pair = Vec::new();
+    let key = "tokenizer.chat_template";
+    pair.extend((key.len() as u64).to_le_bytes());
+    pair.extend(key.as_bytes());
+    pair.extend(8u32.to_le_bytes());
+    pair.extend((TEMPLATE.len() as u64).to_le_bytes());
+    pair.extend(TEMPLATE.as_bytes());
+    assert_eq!(pair.len(), 64);
+    let (head, rest) = file.split_at(24);
+    let mut changed = [head, &pair, rest].concat();
+    changed[16] += 1;
+    for (file, template) in [(file, None), (&changed, Some(TEMPLATE))] {
+        let (mut model, mut params, mut info) =
+            ([Handle::null()], [ModelParams::DEFAULT], [ModelInfo::DEFAULT]);
+        (params[0].data, params[0].data_len) = (In::to(file), file.len() as u64);
+        assert_eq!(locutor_model_create(In::to(&params), Out::to(&mut model), Out::null()), 0);
+        assert_eq!(locutor_model_get_info(model[0], Out::to(&mut info)), 0);
+        let len = info[0].chat_template_len as usize;
+        assert_eq!(info[0].chat_template.is_null(), template.is_none());
+        assert_eq!(info[0].chat_template.slice(len).unwrap(), template.unwrap_or_default().as_bytes());
+        locutor_model_destroy(model[0]);
+    }
+}

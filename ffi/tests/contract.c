@@ -151,10 +151,25 @@ static void wrong_models(void) {
     params = from_data();
     params.flags = LOCUTOR_MODEL_MAP;
     STATUS(LOCUTOR_ERR_PARAM, locutor_model_create(&params, &model, NULL));
+    params.flags = LOCUTOR_MODEL_HEADER;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_model_create(&params, &model, &error));
+    CHECK(strstr(error.text, "LOCUTOR_MODEL_HEADER is for"));
+    params = from_data();
+    params.len = 1;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_model_create(&params, &model, &error));
+    CHECK(strstr(error.text, "offset and len"));
+    params = from_path();
+    params.flags = LOCUTOR_MODEL_HEADER | LOCUTOR_MODEL_MAP;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_model_create(&params, &model, &error));
+    CHECK(strstr(error.text, "excludes LOCUTOR_MODEL_MAP"));
     params = from_path();
     params.path = "/no/such/file.gguf";
     STATUS(LOCUTOR_ERR_IO, locutor_model_create(&params, &model, &error));
     CHECK(error.code == LOCUTOR_ERR_IO && strstr(error.text, "open"));
+    params.offset = 1;
+    STATUS(LOCUTOR_ERR_IO, locutor_model_create(&params, &model, &error));
+    CHECK(strstr(error.text, "cannot open the file at byte 0: entity not found"));
+    params.offset = 0;
     params.path = "/";
     STATUS(LOCUTOR_ERR_IO, locutor_model_create(&params, &model, NULL));
     params.offset = 1;
@@ -196,7 +211,7 @@ static void sources(const char *pack, uint64_t offset, const char *expected) {
     int i;
     int fd = open(pack, O_RDONLY);
     CHECK(fd >= 0);
-    for (i = 0; i < 7; i++) {
+    for (i = 0; i < 9; i++) {
         locutor_model_params params = from_path();
         locutor_session_params sp = session_params();
         locutor_model *model = NULL;
@@ -206,19 +221,20 @@ static void sources(const char *pack, uint64_t offset, const char *expected) {
         void *memory = NULL;
         char text[4096];
         OK(locutor_error_init(&error, sizeof error));
-        if (i == 1 || i == 5) params.flags = LOCUTOR_MODEL_MAP;
+        const int mapped = i == 1 || i == 5 || i == 7;
+        if (mapped) params.flags = LOCUTOR_MODEL_MAP;
         if (i >= 2) params.path = NULL;
         if (i == 2) {
             params.read = read_file;
             params.read_len = n_bytes;
         }
         if (i == 3 || i == 6) params = from_data();
-        if (i == 4) params.path = pack;
-        if (i == 5) {
+        if (i == 4 || i == 7) params.path = pack;
+        if (i == 5 || i == 8) {
             params.flags |= LOCUTOR_MODEL_FD;
             params.fd = fd;
         }
-        if (i == 4 || i == 5) {
+        if (i == 4 || i == 5 || i >= 7) {
             params.offset = offset;
             params.len = n_bytes;
         }
@@ -242,7 +258,7 @@ static void sources(const char *pack, uint64_t offset, const char *expected) {
         }
         OK(locutor_model_info_init(&info, sizeof info));
         OK(locutor_model_get_info(model, &info));
-        CHECK(!!(info.flags & LOCUTOR_MODEL_IS_MAPPED) == (i == 1 || i == 5));
+        CHECK(!!(info.flags & LOCUTOR_MODEL_IS_MAPPED) == mapped);
         CHECK(info.file_bytes == n_bytes && info.struct_size == sizeof info);
         OK(locutor_session_create(model, &sp, &session, &error));
         /* The session keeps the model. */
@@ -251,6 +267,36 @@ static void sources(const char *pack, uint64_t offset, const char *expected) {
         CHECK(!strcmp(text, expected));
         locutor_session_destroy(session);
         free(memory);
+    }
+    /* The front alone, by a reader and out of the pack. */
+    for (i = 0; i < 2; i++) {
+        locutor_model_params params = from_path();
+        locutor_session_params sp = session_params();
+        locutor_model *model = NULL;
+        locutor_session *session = NULL;
+        locutor_model_info info;
+        uint32_t ids[64];
+        size_t n = 0;
+        params.path = NULL;
+        params.flags = LOCUTOR_MODEL_HEADER;
+        if (i == 0) {
+            params.read = read_file;
+            params.read_len = n_bytes;
+        } else {
+            params.flags |= LOCUTOR_MODEL_FD;
+            params.fd = fd;
+            params.offset = offset;
+            params.len = n_bytes;
+        }
+        OK(locutor_model_create(&params, &model, NULL));
+        OK(locutor_model_info_init(&info, sizeof info));
+        OK(locutor_model_get_info(model, &info));
+        CHECK(info.file_bytes == n_bytes && info.table_bytes == 0 && !(info.flags & LOCUTOR_MODEL_IS_MAPPED));
+        OK(locutor_model_tokenize(model, "a day", 5, 0, ids, 64, &n, NULL));
+        CHECK(n > 0 && n <= 6);
+        STATUS(LOCUTOR_ERR_PARAM, locutor_session_create(model, &sp, &session, NULL));
+        CHECK(session == NULL);
+        locutor_model_destroy(model);
     }
     close(fd);
     {
@@ -301,7 +347,8 @@ static void tokenizer(const locutor_model *model) {
     STATUS(LOCUTOR_ERR_ARGUMENT, locutor_model_tokenize(model, "a", (size_t)-1, 0, ids, 64, &n, NULL));
     STATUS(LOCUTOR_ERR_UTF8, locutor_model_tokenize(model, "\xff", 1, 0, ids, 64, &n, NULL));
     STATUS(LOCUTOR_ERR_PARAM, locutor_model_tokenize(model, "a", 1, 8, ids, 64, &n, NULL));
-    STATUS(LOCUTOR_ERR_TOKEN, locutor_model_detokenize(model, &none, 1, text, sizeof text, &len, NULL));
+    STATUS(LOCUTOR_ERR_TOKEN, locutor_model_detokenize(model, &none, 1, text, sizeof text, &len, &error));
+    CHECK(error.code == LOCUTOR_ERR_TOKEN && strstr(error.text, "there is no token 4294967295, the vocabulary has"));
     STATUS(LOCUTOR_ERR_ARGUMENT, locutor_model_detokenize(model, ids, 1, text, sizeof text, NULL, NULL));
     STATUS(LOCUTOR_ERR_ARGUMENT, locutor_model_detokenize(NULL, ids, 1, text, sizeof text, &len, NULL));
 }
@@ -447,6 +494,11 @@ static void wrong_calls(const locutor_model *model) {
     memset(&budget, 0, sizeof budget);
     OK(locutor_event_init(&event, sizeof event));
     STATUS(LOCUTOR_ERR_STRUCT_SIZE, locutor_session_step(session, &budget, &event));
+    OK(locutor_budget_init(&budget, sizeof budget));
+    budget.reserved = 1;
+    STATUS(LOCUTOR_ERR_PARAM, locutor_session_step(session, &budget, &event));
+    OK(locutor_session_get_error(session, &error));
+    CHECK(strstr(error.text, "budget.reserved"));
 
     OK(locutor_session_get_rng(session, &rng));
     sampler.temperature = NAN;
@@ -653,6 +705,14 @@ static void precision(const locutor_model *model) {
     fine = logits_of(model, &params, &m);
     for (i = 0; i < n && n == m; i++) difference = fmax(difference, fabs(usual[i] - fine[i]));
     CHECK(difference > 0 && difference < 1);
+    free(fine);
+    /* Coarser than usual, where anything is rounded at all. */
+    params = session_params();
+    params.precision = LOCUTOR_PRECISION_8;
+    fine = logits_of(model, &params, &m);
+    difference = 0;
+    for (i = 0; i < n && n == m; i++) difference = fmax(difference, fabs(usual[i] - fine[i]));
+    CHECK(n == m && difference < 1);
     free(fine);
     /* One of the two in 8 bits, and both. */
     params = session_params();
