@@ -184,6 +184,29 @@ fn counts_beyond_their_caps() {
 }
 
 #[test]
+fn counts_are_held_against_the_smallest_entries() {
+    // A pair has at least a length, a byte of key, a type and a byte of value; a tensor a length, a byte of name, a rank,
+    // a type and an offset.
+    for (pairs, tensors, smallest) in [(1u64, 0u64, 14), (0, 1, 25), (3, 2, 3 * 14 + 2 * 25)] {
+        let mut file = Build::new().build();
+        file.truncate(24);
+        file[8..16].copy_from_slice(&tensors.to_le_bytes());
+        file[16..24].copy_from_slice(&pairs.to_le_bytes());
+        file.resize(24 + smallest - 1, 0);
+        let error = refused!(file, Truncated, Header, 24);
+        let expected = 24 + smallest as u64;
+        assert!(matches!(error, FormatError::Truncated { needed, .. } if needed == expected), "{error}");
+    }
+    // Each of them is in fact enough.
+    let tensor = Build::new().tensor("t", &[], 0, vec![0; 4]);
+    assert_eq!(tensor.build_mapped().1.infos_end, 24 + 25);
+    assert_eq!(read(&tensor.build()).unwrap().tensors, 1);
+    let pair = Build::new().kv("k", Val::U8(1));
+    assert_eq!(pair.build_mapped().1.infos_end, 24 + 14);
+    assert_eq!(read(&pair.build()).unwrap().kv, 1);
+}
+
+#[test]
 fn keys() {
     let map = layout();
     let [length_at, key_at, ..] = map.kv[1];

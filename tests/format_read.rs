@@ -141,6 +141,70 @@ fn typed_getters_convert_and_refuse() {
 }
 
 #[test]
+fn integers_of_every_type_widen() {
+    let build = Build::new()
+        .kv("u8", Val::U8(u8::MAX))
+        .kv("i8", Val::I8(i8::MAX))
+        .kv("u16", Val::U16(u16::MAX))
+        .kv("i16", Val::I16(i16::MAX))
+        .kv("u32", Val::U32(u32::MAX))
+        .kv("i32", Val::I32(i32::MAX))
+        .kv("u64", Val::U64(u64::MAX))
+        .kv("i64", Val::I64(i64::MAX))
+        .kv("f32", Val::F32(1.5))
+        .kv("f64", Val::F64(2.5))
+        .kv("no", Val::Bool(false))
+        .kv("none", Val::strings::<&str>(&[]));
+    let (file, map) = build.build_mapped();
+    with(&file, |gguf, _| {
+        let keys = ["u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64"];
+        let most = [0xff, 0x7f, 0xffff, 0x7fff, 0xffff_ffff, 0x7fff_ffff, u64::MAX, i64::MAX as u64];
+        assert_eq!(keys.map(|key| gguf.u64(key).unwrap().unwrap()), most);
+        for (key, most) in keys.into_iter().zip(most).take(6) {
+            assert_eq!(gguf.u32(key).unwrap().map(u64::from), Some(most));
+        }
+        let wide = gguf.u32("u64").unwrap_err();
+        let (limit, at) = (u64::from(u32::MAX), map.kv[6][3] as u64);
+        assert!(
+            matches!(wide, FormatError::Range { offset, limit: l, got: u64::MAX, .. } if (offset, l) == (at, limit)),
+            "{wide}"
+        );
+        assert_eq!((gguf.u64("absent"), gguf.f32("absent"), gguf.bool("absent")), (Ok(None), Ok(None), Ok(None)));
+        assert_eq!((gguf.f32("f32"), gguf.f32("f64"), gguf.bool("no")), (Ok(Some(1.5)), Ok(Some(2.5)), Ok(Some(false))));
+        // None of them is any of the others.
+        for (key, at) in [("f32", map.kv[8][2]), ("no", map.kv[10][2])] {
+            assert_eq!(gguf.u64(key).unwrap_err().offset(), Some(at as u64));
+        }
+        assert_eq!(gguf.f32("u8").unwrap_err().offset(), Some(map.kv[0][2] as u64));
+        assert_eq!(gguf.bool("u8").unwrap_err().offset(), Some(map.kv[0][2] as u64));
+        assert!(gguf.array("none").unwrap().unwrap().is_empty());
+    })
+    .unwrap();
+}
+
+#[test]
+fn iterators_know_how_much_is_left() {
+    fn left<I: ExactSizeIterator>(mut items: I) -> Vec<(usize, Option<usize>)> {
+        let mut hints = vec![items.size_hint()];
+        while items.next().is_some() {
+            hints.push(items.size_hint());
+        }
+        hints
+    }
+    with(&sample().build(), |gguf, counts| {
+        let down = |from: usize| -> Vec<_> { (0..=from).rev().map(|n| (n, Some(n))).collect() };
+        assert_eq!(left(gguf.entries()), down(counts.kv));
+        assert_eq!(left(gguf.strings("tokenizer.ggml.tokens").unwrap().unwrap()), down(4));
+        let array = |key| gguf.array(key).unwrap().unwrap();
+        assert_eq!(left(array("tokenizer.ggml.scores").f32s().unwrap()), down(4));
+        assert_eq!(left(array("llama.attention.head_count_kv").i32s().unwrap()), down(3));
+        assert_eq!(left(array("a.flags").u32s().unwrap()), down(3));
+        assert!(!array("a.flags").is_empty());
+    })
+    .unwrap();
+}
+
+#[test]
 fn arrays_read_in_constant_time_and_by_iteration() {
     let (file, map) = sample().build_mapped();
     with(&file, |gguf, _| {
@@ -244,6 +308,7 @@ fn tensors_are_found_by_name_with_absolute_extents() {
         let b = gguf.tensor("b.weight").unwrap();
         assert_eq!((b.dims, b.n_dims, b.dtype(), b.bytes), ([2, 3, 1, 1], 2, DType::F32, 24));
         assert_eq!(b.offset as usize, map.data);
+        assert_eq!(b.name_offset() as usize, map.tensors[0][1]);
         assert_eq!(b.dims_offset() as usize, map.tensors[0][3]);
         assert_eq!(b.dtype_offset() as usize, map.tensors[0][4]);
         let a = gguf.tensor("a.weight").unwrap();
@@ -254,6 +319,7 @@ fn tensors_are_found_by_name_with_absolute_extents() {
         assert_eq!(gguf.tensor("empty").unwrap().elements(), 0);
         assert!(gguf.tensor("c").is_none());
         assert_eq!((gguf.version(), gguf.alignment(), gguf.data_offset()), (3, 32, map.data as u64));
+        assert_eq!((gguf.header(), gguf.file_len()), (&file[..map.data], file.len() as u64));
     })
     .unwrap();
 }

@@ -86,6 +86,49 @@ fn all_sources_give_the_same_bytes() {
 }
 
 #[test]
+fn a_header_alone_comes_from_every_source() {
+    let model = model();
+    let len = model.len() as u64;
+    let pack = [&[0x55; 321][..], &model, &[0x66; 9]].concat();
+    let file = Temporary::new("header", &model);
+    let packed = Temporary::new("header-pack", &pack);
+    let handle = File::open(&packed.0).unwrap();
+    let mut read = 0;
+    let mut source = reader(&model);
+    let counted = |offset: u64, destination: &mut [u8]| {
+        read += destination.len();
+        source(offset, destination)
+    };
+    let headers = [
+        HeaderBytes::from_reader(counted, len).unwrap(),
+        HeaderBytes::open(&file.0).unwrap(),
+        HeaderBytes::from_file(&handle, 321, Some(len)).unwrap(),
+    ];
+    let end = scan(&model, len).unwrap().header_len as usize;
+    for header in &headers {
+        assert_eq!(header.file_len(), len);
+        assert!(model.starts_with(header.bytes()));
+        assert!((end - 32..2 * end).contains(&header.bytes().len()), "{} of {end}", header.bytes().len());
+    }
+    assert_eq!(read, headers[0].bytes().len(), "every byte is read once");
+    let rest = HeaderBytes::from_file(&handle, 321, None).unwrap();
+    assert_eq!(rest.file_len(), len + 9);
+}
+
+/// A 32nd of the file, but no less than the first read of a header from elsewhere, and no more than 2 MiB.
+#[test]
+fn a_small_part_of_a_mapped_file_is_copied() {
+    for (data, copied) in [(1 << 20, 64 << 10), (6 << 20, 192 << 10), (65 << 20, 2 << 20)] {
+        let mut bytes = Build::new().kv("general.architecture", Val::str("gpt2")).build();
+        bytes.resize(data, 0);
+        let file = Temporary::new("copied", &bytes);
+        let mapped = map(&file.0).unwrap();
+        assert_eq!(mapped.header().len(), copied, "of {data} bytes");
+        assert!(bytes.starts_with(mapped.header()));
+    }
+}
+
+#[test]
 fn a_mapped_header_is_a_copy() {
     let model = model();
     let file = Temporary::new("copy", &model);
@@ -143,6 +186,12 @@ fn a_model_inside_a_larger_file() {
         let refused = FormatError::Io { operation: Operation::Open, offset: 0, cause };
         assert_eq!(FileBytes::from_file(&folder, 0, None).unwrap_err(), refused);
         assert_eq!(map_file(&folder, 0, None).unwrap_err(), refused);
+    }
+    // The end is inside the file, but there is nothing behind it.
+    let empty = FormatError::Io { operation: Operation::Stat, offset: 0, cause: ReadError::Empty };
+    for len in [None, Some(0)] {
+        assert_eq!(FileBytes::from_file(&handle, total, len).unwrap_err(), empty);
+        assert_eq!(map_file(&handle, total, len).unwrap_err(), empty);
     }
 }
 

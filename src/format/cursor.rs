@@ -124,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn a_header_may_be_as_long_as_its_cap() {
+        let field = Field::new(What::Header);
+        let (cap, cursor) = (MAX_HEADER as u64, Cursor::new(&[0; 8], u64::MAX).seek(8));
+        let more = FormatError::MoreHeader { field, offset: 8, needed: cap, got: 8 };
+        assert_eq!(cursor.require(cap - 8, What::Header), Err(more));
+        let limit = FormatError::Limit { field, offset: 8, limit: cap, got: cap + 1 };
+        assert_eq!(cursor.require(cap - 7, What::Header), Err(limit));
+    }
+
+    #[test]
     fn counts_keep_their_limit() {
         let bytes = 5u64.to_le_bytes();
         assert_eq!(Cursor::new(&bytes, 8).count(What::KvCount, 5), Ok(5));

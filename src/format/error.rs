@@ -310,7 +310,7 @@ impl fmt::Display for Found {
 }
 
 /// Names of GGML's tensor types that this library does not read, from the enumeration `ggml_type`.
-pub(super) fn ggml_type_name(id: u32) -> Option<&'static str> {
+fn ggml_type_name(id: u32) -> Option<&'static str> {
     Some(match id {
         4 => "Q4_2 (removed)",
         5 => "Q4_3 (removed)",
@@ -399,4 +399,42 @@ pub enum ReadError {
     #[cfg(feature = "std")]
     #[error("{0}")]
     Os(std::io::ErrorKind),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::format;
+    use std::string::ToString;
+
+    /// The enumeration `ggml_type` of `ggml.h`, in order; a star marks members that were removed.
+    const GGML: &str = "F32 F16 Q4_0 Q4_1 Q4_2* Q4_3* Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K \
+        IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 \
+        Q4_0_4_4* Q4_0_4_8* Q4_0_8_8* TQ1_0 TQ2_0 IQ4_NL_4_4* IQ4_NL_4_8* IQ4_NL_8_8* MXFP4 NVFP4";
+
+    #[test]
+    fn every_tensor_type_is_called_by_its_name() {
+        let mut end = 0;
+        for (id, name) in (0u32..).zip(GGML.split_whitespace()) {
+            let name = name.replace('*', " (removed)");
+            let (found, expected) = match DType::from_ggml(id) {
+                Some(dtype) => (Found::Tensor(dtype), name),
+                None => (Found::TensorId(id), format!("{name} (type {id})")),
+            };
+            assert_eq!(found.to_string(), expected);
+            end = id + 1;
+        }
+        assert_eq!(Found::TensorId(end).to_string(), format!("unknown type {end}"));
+    }
+
+    #[test]
+    fn operations_read_as_the_end_of_a_sentence() {
+        let operations = [Operation::Open, Operation::Stat, Operation::Read, Operation::Map];
+        let told = operations
+            .map(|operation| FormatError::Io { operation, offset: 5, cause: ReadError::Ended }.to_string());
+        let expected = ["open the file", "query the file", "read", "map the file"]
+            .map(|what| format!("cannot {what} at byte 5: the source ended early"));
+        assert_eq!(told, expected);
+    }
 }

@@ -144,3 +144,31 @@ impl fmt::Debug for Name {
         write!(f, "\"{self}\"")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::format;
+    use std::string::ToString;
+
+    #[test]
+    fn names_are_kept_up_to_the_longest_of_a_tensor() {
+        let (fits, long) = ([b'n'; MAX_TENSOR_NAME], [b'n'; MAX_TENSOR_NAME + 1]);
+        let text = "n".repeat(MAX_TENSOR_NAME);
+        assert_eq!(Name::new(&fits).to_string(), text);
+        assert_eq!(Name::new(&long).to_string(), text.clone() + "...");
+        assert_eq!(Name::new(&long).as_bytes(), fits);
+        assert_ne!(Name::new(&long), Name::new(&fits));
+        let joined = Name::joined(&[b"a", b"", b".b\n"]);
+        assert_eq!((joined.as_bytes(), joined.is_empty()), (&b"a.b\n"[..], false));
+        assert_eq!(format!("{joined:?}"), r#""a.b\n""#);
+        assert!(Name::joined(&[b"", b""]).is_empty() && Name::EMPTY.as_bytes().is_empty());
+    }
+
+    #[test]
+    fn fields_read_with_and_without_a_name() {
+        assert_eq!(Field::new(What::Rank).to_string(), "tensor dimension count");
+        assert_eq!(Field::named(What::Key, b"a.b").to_string(), "key of `a.b`");
+    }
+}
