@@ -244,6 +244,30 @@ fn arrays_read_in_constant_time_and_by_iteration() {
 }
 
 #[test]
+fn numbers_of_arrays_that_do_not_fit_are_told_with_their_place() {
+    let build = Build::new().kv("signed", Val::i32s(&[7, -1])).kv("wide", Val::u32s(&[1, 2, 1 << 31]));
+    let (file, map) = build.build_mapped();
+    with(&file, |gguf, _| {
+        let array = |key| gguf.array(key).unwrap().unwrap();
+        let range = |key: &str, offset: usize, limit, got| FormatError::Range {
+            field: Field::named(What::Element, key.as_bytes()),
+            offset: offset as u64,
+            limit,
+            got,
+        };
+        // Behind the element type and the length, 12 bytes.
+        let negative = range("signed", map.kv[0][3] + 12 + 4, u64::from(u32::MAX), u64::MAX);
+        assert_eq!(array("signed").u32s().unwrap_err(), negative);
+        assert_eq!(gguf.u32_or_array("signed", 2), Err(negative));
+        assert_eq!(array("signed").i32s().unwrap().collect::<Vec<_>>(), [7, -1]);
+        let large = range("wide", map.kv[1][3] + 12 + 8, i32::MAX as u64, 1 << 31);
+        assert_eq!(array("wide").i32s().unwrap_err(), large);
+        assert_eq!(array("wide").u32s().unwrap().collect::<Vec<_>>(), [1, 2, 1 << 31]);
+    })
+    .unwrap();
+}
+
+#[test]
 fn numbers_of_layers_are_scalars_or_arrays() {
     let (file, map) = sample().build_mapped();
     with(&file, |gguf, _| {
@@ -257,6 +281,7 @@ fn numbers_of_layers_are_scalars_or_arrays() {
         assert_eq!([flags.get(0), flags.get(1)], [1, 0]);
         let short = gguf.u32_or_array(("llama", "attention.head_count_kv"), 4).unwrap_err();
         assert!(matches!(short, FormatError::Shape { expected: 4, got: 3, .. }), "{short}");
+        assert_eq!(short.offset(), Some(map.kv[3][3] as u64 + 4), "that of the length");
         let scores = gguf.u32_or_array("tokenizer.ggml.scores", 4).unwrap_err();
         assert_eq!(scores.field().unwrap().what, What::ElementType, "{scores}");
         let text = gguf.u32_or_array("general.architecture", 3).unwrap_err();
