@@ -1,13 +1,11 @@
 //! Memory: plan first, then carve from the caller's block; bytes that other processes may change; disjoint parts.
 
-mod abreast;
 pub mod aligned;
 pub mod arena;
 mod copy;
 mod digest;
 pub mod split;
 
-pub(crate) use abreast::Abreast;
 pub use arena::{Arena, MemError, ObjectSlot, Plan, Slot};
 pub use copy::{copy_part, shift_left};
 pub use digest::Digest;

@@ -150,7 +150,7 @@ const UNSAFE: &[&str] = &[
     "src/kernels/vector/mod.rs",
     "src/kernels/mod.rs",
     "src/kernels/gemm.rs",
-    "src/mem/abreast.rs",
+    "src/kernels/rows/abreast.rs",
     "src/mem/aligned.rs",
     "src/mem/split.rs",
     "src/format/mmap.rs",

@@ -13,15 +13,16 @@
 
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
+mod abreast;
 mod packed;
 mod types;
 
+use abreast::Abreast;
 use packed::{Pack, part_registers};
 pub(super) use packed::{PackedColumns, packed, scratch};
 pub(super) use types::Weights;
 
 use super::scalar_linear;
-use crate::mem::Abreast;
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::TileMut;
 use crate::tensor::{Act8, Act16, Activations, BLOCK, Matrix, Sums};

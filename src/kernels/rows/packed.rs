@@ -1,7 +1,6 @@
 //! Weights of a group of rows that are turned once, into scratch memory, and used for many columns.
 
-use super::{Act, Dot, Lanes, Part, Sink, Strip, Weights, columns_apart};
-use crate::mem::Abreast;
+use super::{Abreast, Act, Dot, Lanes, Part, Sink, Strip, Weights, columns_apart};
 use crate::tensor::{Act8, Act16, BLOCK};
 use core::marker::PhantomData;
 

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 
 /// `N` pieces of an array, of which an inner loop reads the same element of each: one check serves all of them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Abreast<'x, T, const N: usize> {
+pub(super) struct Abreast<'x, T, const N: usize> {
     starts: [*const T; N],
     /// Elements that every piece has.
     len: usize,
