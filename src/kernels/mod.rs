@@ -172,7 +172,7 @@ pub struct Kernels {
     /// first rounded as by [`shorten`](Self::shorten), so that its products with keys are exact.
     pub attention_scores: [AttentionScores; KvType::ALL.len()],
     /// Turns the scores of one chunk into exponentials: the cap, then `e = exp(score - max)`, and an exact 0 where
-    /// nothing is seen. Writes maximum and sum of each head to its partial.
+    /// that would be subnormal or nothing is seen. Writes maximum and sum of each head to its partial.
     pub attention_softmax:
         fn(softcap: f32, spans: &[Span], scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]),
     /// Weighted sums of the values of one chunk, by [`KvType::index`] of the values, to the partials:

@@ -1,8 +1,8 @@
 //! The steps of attention over one chunk of positions.
 //!
 //! Per query head: `score[p] = sum_d(q[d] k[d][p]) * scale`, one sum a position with `d` ascending; the cap;
-//! `m = max(score)`; `e[p] = exp(score[p] - m)`; `l = sum(e)` in the 16 lanes `p % 16` and by the tree;
-//! `acc[d] = sum_p(e[p] v[p][d])`, one sum a value with `p` ascending. Chunks are merged in order (Milakov and
+//! `m = max(score)`; `e[p] = exp(score[p] - m)`, 0 if below 2^-126; `l = sum(e)` in the 16 lanes `p % 16` and by the
+//! tree; `acc[d] = sum_p(e[p] v[p][d])`, one sum a value with `p` ascending. Chunks are merged in order (Milakov and
 //! Gimelshein 2018): `n = max(m, mc)`, `acc = acc exp(m - n) + acc_c exp(mc - n)`, `l` likewise. The result is
 //! `acc / l`. Where 32 numbers of a position share a scale, the sum over their `q[d] k[d][p]` is multiplied with it
 //! and added to the score's, and the weight of their `v[p][d]` is `e[p] * scale`.
