@@ -41,11 +41,11 @@ pub(super) trait Lanes: Copy {
 
     /// 16 bytes of each row from byte `offset` of the block on: bytes `4 g` to `4 g + 3` in result `g`.
     fn quads<B>(self, at: At<'_, Self, B>, offset: usize) -> [Self::Int; 4];
-    /// 32 bytes of each row likewise.
+    /// 32 bytes of each row likewise, for types whose weights are much work; where they are little, memory counts, and
+    /// two halves after each other are no slower.
     #[inline(always)]
     fn eights<B>(self, at: At<'_, Self, B>, offset: usize) -> [Self::Int; 8] {
-        let ([a, b, c, d], [e, f, g, h]) = (self.quads(at, offset), self.quads(at, offset + 16));
-        [a, b, c, d, e, f, g, h]
+        types::byte_block(self, at, offset)
     }
     /// 4 bytes of each row.
     fn words<B>(self, at: At<'_, Self, B>, offset: usize) -> Self::Int;

@@ -53,7 +53,7 @@ fn split<L: Lanes>(isa: L, [a, b, c, d]: [L::Int; 4]) -> [L::Int; 8] {
 
 /// 32 bytes.
 #[inline(always)]
-fn byte_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
+pub(super) fn byte_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
     let ([a, b, c, d], [e, f, g, h]) = (isa.quads(at, offset), isa.quads(at, offset + 16));
     [a, b, c, d, e, f, g, h]
 }
