@@ -12,7 +12,7 @@ use locutor::kernels::{self, ATTENTION_CHUNK, Attention, KV_BLOCK, Kernels, KvBl
 use locutor::mem::aligned::{Block, RawBytes};
 use locutor::mem::split::TileMut;
 use locutor::ops::linear::TILE_ROWS;
-use locutor::tensor::{Act8, Act16, Activations, DType, Matrix};
+use locutor::tensor::{Act8, Activations, Blocks, DType, Matrix, Precision};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -138,13 +138,17 @@ fn linear(table: &Kernels, dtype: DType) {
         let mut scratch = vec![0.0; (table.linear_scratch)(cols)];
         let mut out = vec![0.0; TILE_ROWS * columns];
         let x: Vec<f32> = (0..cols * columns).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
-        let mut x8 = vec![Act8::new(0.0, [0; 32]); x.len() / 32];
-        let mut x16 = vec![Act16::new(0.0, [0; 32], [0; 32]); x.len() / 32];
-        (table.quantize8)(&x, &mut x8);
-        (table.quantize16)(&x, &mut x16);
+        let rounded = [Precision::Bits8, Precision::Bits16].map(|precision| {
+            let mut blocks = vec![Act8::new(0.0, [0; 32]); x.len() / 32];
+            let mut rests = blocks.clone();
+            (table.quantize)(&x, precision, &mut blocks, &mut rests, 0);
+            (blocks, rests)
+        });
+        let [eight, sixteen] =
+            rounded.each_ref().map(|(blocks, rests)| Activations::Q8(Blocks { blocks, rests }));
         let inputs: &[(&str, Activations<'_>)] = match dtype.is_float() {
             true => &[("f32", Activations::F32(&x))],
-            false => &[("8 bits", Activations::Q8(&x8)), ("16 bits", Activations::Q16(&x16))],
+            false => &[("8 bits", eight), ("16 bits", sixteen)],
         };
         for (name, x) in inputs {
             let seconds = best(|| {

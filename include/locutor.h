@@ -277,7 +277,8 @@ typedef void (*locutor_parallel_for_fn)(void *user, uint32_t workers, uint32_t n
                                   positions only */
 
 /* locutor_session_params.precision */
-#define LOCUTOR_PRECISION_MIXED 0 /* 16 bits for queries, keys, values and logits, 8 bits for the rest */
+#define LOCUTOR_PRECISION_MIXED 0 /* 16 bits for logits, and of what else is rounded for the blocks of 32 numbers that stand
+                                     out by their size, an eighth at most; 8 bits for the rest */
 #define LOCUTOR_PRECISION_8 8     /* 8 bits everywhere */
 #define LOCUTOR_PRECISION_16 16   /* 16 bits everywhere: nearly 32-bit floats */
 

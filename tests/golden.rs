@@ -176,5 +176,5 @@ fn a_sampled_story_has_the_same_bits_on_every_machine() {
             digest.add(&logit.to_bits().to_le_bytes());
         }
     }
-    assert_eq!(digest.value(), 0xdf3c_60db_1458_fce1, "{:#018x}", digest.value());
+    assert_eq!(digest.value(), 0x9804_4b2c_4282_3980, "{:#018x}", digest.value());
 }

@@ -7,7 +7,7 @@ use locutor::mem::aligned::RawBytes;
 use locutor::mem::split::TileMut;
 use locutor::ops::linear::TILE_ROWS;
 use locutor::tensor::dequant::dequantize_row;
-use locutor::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
+use locutor::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix, Precision};
 
 /// `[rows][cols]` times `[columns][cols]`, transposed: `[columns][rows]`.
 fn product(weights: &[f64], inputs: &[f64], cols: usize) -> Vec<f64> {
@@ -65,6 +65,17 @@ fn nmse(ours: &[f32], truth: &[f64]) -> f64 {
     error / truth.iter().map(|x| x * x).sum::<f64>()
 }
 
+/// Rounded columns, and what they stand for.
+fn integers<'x>(blocks: &'x [Act8], rests: &'x [Act8]) -> (Activations<'x>, Vec<f64>) {
+    let values = |block: &Act8| block.q.map(|q| f64::from(block.scale) * f64::from(q));
+    let mut all = Vec::new();
+    for block in blocks {
+        let rest = if block.rest == 0 { [0.0; BLOCK] } else { values(&rests[block.rest as usize - 1]) };
+        all.extend(values(block).iter().zip(rest).map(|(value, rest)| value + rest));
+    }
+    (Activations::Q8(Blocks { blocks, rests }), all)
+}
+
 #[test]
 fn linear_layers_are_products_of_matrices() {
     const ROWS: usize = 72; // Whole tiles and a part of one.
@@ -85,23 +96,15 @@ fn linear_layers_are_products_of_matrices() {
                 if dtype != DType::F32 {
                     (table.shorten)(&mut x);
                 }
-                let mut x8 = vec![Act8::new(0.0, [0; BLOCK]); x.len() / BLOCK];
-                let mut x16 = vec![Act16::new(0.0, [0; BLOCK], [0; BLOCK]); x.len() / BLOCK];
-                (table.quantize8)(&x, &mut x8);
-                (table.quantize16)(&x, &mut x16);
-                let eight = x8.iter().flat_map(|x| x.q.map(|q| f64::from(x.scale) * f64::from(q)));
-                let sixteen = x16.iter().flat_map(|x| {
-                    let whole = |i: usize| 256 * i32::from(x.hi[i]) + i32::from(x.lo[i]);
-                    (0..BLOCK).map(move |i| f64::from(x.scale) * f64::from(whole(i)))
+                let rounded = [Precision::Bits8, Precision::Mixed, Precision::Bits16].map(|precision| {
+                    let mut blocks = vec![Act8::new(0.0, [0; BLOCK]); x.len() / BLOCK];
+                    let mut rests = blocks.clone();
+                    (table.quantize)(&x, precision, &mut blocks, &mut rests, 0);
+                    (blocks, rests)
                 });
                 let inputs: Vec<(Activations<'_>, Vec<f64>)> = match dtype.is_float() {
                     true => vec![(Activations::F32(&x), x.iter().copied().map(f64::from).collect())],
-                    false => {
-                        vec![
-                            (Activations::Q8(&x8), eight.collect()),
-                            (Activations::Q16(&x16), sixteen.collect()),
-                        ]
-                    }
+                    false => rounded.iter().map(|(blocks, rests)| integers(blocks, rests)).collect(),
                 };
                 for (x, rounded) in inputs {
                     let truth = product(&values, &rounded, COLS);

@@ -41,7 +41,7 @@ fn tell(session: &mut Session<'_>, sampler: &mut Sampler<'_>, tokens: usize) {
 #[test]
 fn states_are_the_same_on_every_machine() {
     for table in kernels::available() {
-        assert_eq!(digest(table), 0xc9f1_6917_fa42_3085, "{}", table.name);
+        assert_eq!(digest(table), 0xa06e_e62e_189f_8033, "{}", table.name);
     }
 }
 

@@ -10,7 +10,7 @@ use locutor::tensor::Precision;
 /// How activations are rounded where weights are quantised.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Rounding {
-    /// 16 bits for queries, keys, values and logits, 8 bits for the rest.
+    /// 16 bits for logits and for what stands out by its size, 8 bits for the rest.
     Default,
     /// 8 bits everywhere.
     #[value(name = "8")]

@@ -75,7 +75,7 @@ pub use float_env::FloatEnv;
 
 use crate::cpu::Features;
 use crate::mem::split::TileMut;
-use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
+use crate::tensor::{Act8, Activations, DType, Matrix, Precision};
 
 /// Elementwise function between two linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +103,8 @@ pub enum RopePairs {
 ///
 /// `out.first()` is the first row of `w` and `out.first_line()` the first column of `x` that the tile covers;
 /// `out.width()` rows, `out.lines()` columns. `scratch` is the worker's own memory of [`Kernels::linear_scratch`]
-/// floats. The sums, for a block of 32 values with activation scale `da`, integer activations `q` (for
-/// [`Act16`] `q = 256 hi + lo`) and their sum `s`, each step one rounding, in this order:
+/// floats. The sums, for a block of 32 values with activation scale `da`, integer activations `q` and their sum `s`, each
+/// step one rounding, in this order; where a block of activations has a [rest](Act8::rest), the same once more with that:
 ///
 /// | type | per block of 32 values |
 /// |---|---|
@@ -116,7 +116,7 @@ pub enum RopePairs {
 ///
 /// With F16 the activations are those that [`Kernels::shorten`] leaves: no product needs rounding, and whether it is fused
 /// with the sum cannot be seen.
-/// Activations are taken at their word: `s` is the sum of `q`, and `q` of [`Act8`] and `hi` of [`Act16`] are not -128.
+/// Activations are taken at their word: `s` is the sum of `q`, and `q` is not -128.
 /// Rows of the tile that the matrix does not have, columns that `x` does not have, and everything when the type of
 /// `w` or of `x` is not that of the table's entry, are left as they are. With less scratch memory the result is the
 /// same, later.
@@ -140,10 +140,13 @@ pub struct Kernels {
     pub linear: [Linear; DType::ALL.len()],
     /// Floats of scratch memory a worker needs for a matrix of `cols` columns.
     pub linear_scratch: fn(cols: usize) -> usize,
-    /// Rounds values to signed bytes, 32 a block: `q = round_half_even(x * (127 / peak))`, scale `peak / 127`.
-    pub quantize8: fn(x: &[f32], out: &mut [Act8]),
-    /// Rounds values to 16 bits: `q = round_half_even(x * (32639 / peak))`, scale `peak / 32639`, `q = 256 hi + lo`.
-    pub quantize16: fn(x: &[f32], out: &mut [Act16]),
+    /// Rounds a column to signed bytes, 32 a block: `q = round_half_even(x * (127 / peak))`, scale `peak / 127`. What
+    /// that leaves of a block is its rest, `round_half_even((x * (127 / peak) - q) * 254)`, with the 254th part of the
+    /// scale: of the blocks that `precision` says, one behind the other in `rests`, whose first one has index `first`
+    /// in [`Blocks`]; what finds no place there is dropped.
+    ///
+    /// [`Blocks`]: crate::tensor::Blocks
+    pub quantize: fn(x: &[f32], precision: Precision, out: &mut [Act8], rests: &mut [Act8], first: usize),
     /// `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019); an empty `weight` counts as ones.
     pub rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     /// `out = (x - mean) / sqrt(var + eps) * weight + bias` (Ba et al. 2016); empty `weight`/`bias`: ones, zeros.

@@ -3,7 +3,7 @@
 use super::Linear;
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Block, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix};
 use bytemuck::Pod;
 use half::{bf16, f16};
 
@@ -33,37 +33,6 @@ const COLUMNS: usize = 8;
 /// Lanes of a sum over floats.
 const LANES: usize = 16;
 
-/// A block of activations.
-trait Act: Copy {
-    /// Scale and sum of the integers.
-    fn scale_and_sum(&self) -> (f32, i32);
-
-    /// The integers.
-    fn values(&self) -> [i32; BLOCK];
-}
-
-impl Act for Act8 {
-    fn scale_and_sum(&self) -> (f32, i32) {
-        (self.scale, self.sums.all)
-    }
-
-    #[inline]
-    fn values(&self) -> [i32; BLOCK] {
-        self.q.map(i32::from)
-    }
-}
-
-impl Act for Act16 {
-    fn scale_and_sum(&self) -> (f32, i32) {
-        (self.scale, self.sums.all)
-    }
-
-    #[inline]
-    fn values(&self) -> [i32; BLOCK] {
-        core::array::from_fn(|i| 256 * i32::from(self.hi[i]) + i32::from(self.lo[i]))
-    }
-}
-
 /// Quantised weights and quantised activations.
 pub(super) fn quantised<B: Block>(
     w: &Matrix<'_>,
@@ -74,10 +43,8 @@ pub(super) fn quantised<B: Block>(
     if w.dtype() != B::DTYPE {
         return;
     }
-    match x {
-        Activations::Q8(x) => columns(w, x, BLOCK, out, dot::<B, Act8>),
-        Activations::Q16(x) => columns(w, x, BLOCK, out, dot::<B, Act16>),
-        Activations::F32(_) => {}
+    if let Activations::Q8(x) = x {
+        columns(w, x.blocks, BLOCK, out, |w, row, group| dot::<B>(w, row, group, x));
     }
 }
 
@@ -100,7 +67,7 @@ fn columns<X>(
     x: &[X],
     values: usize,
     out: &mut TileMut<'_, f32>,
-    dot: fn(&Matrix<'_>, usize, &[&[X]]) -> [f32; COLUMNS],
+    dot: impl Fn(&Matrix<'_>, usize, &[&[X]]) -> [f32; COLUMNS],
 ) {
     let len = w.cols() / values;
     let rows = out.width().min(w.rows().saturating_sub(out.first()));
@@ -124,9 +91,9 @@ fn columns<X>(
     }
 }
 
-/// One row with some columns: per block of 32 values `acc += float(sum w q) * (scale * da)` and, for types with a
-/// minimum, `acc += min * (da * float(s))`; for Q6_K the first step once for each 16 values.
-fn dot<B: Block, A: Act>(w: &Matrix<'_>, row: usize, x: &[&[A]]) -> [f32; COLUMNS] {
+/// One row with some columns of `of`: per block of 32 values, and then for its rest, `acc += float(sum w q) * (scale * da)`
+/// and, for types with a minimum, `acc += min * (da * float(s))`; for Q6_K the first step once for each 16 values.
+fn dot<B: Block>(w: &Matrix<'_>, row: usize, x: &[&[Act8]], of: &Blocks<'_>) -> [f32; COLUMNS] {
     let mut acc = [0.0f32; COLUMNS];
     let row = w.row(row);
     for index in 0..row.len() / size_of::<B>() {
@@ -136,22 +103,38 @@ fn dot<B: Block, A: Act>(w: &Matrix<'_>, row: usize, x: &[&[A]]) -> [f32; COLUMN
             let (scales, min) = (block.scales(part), block.min(part));
             for (acc, x) in acc.iter_mut().zip(x) {
                 let Some(act) = x.get(index * B::PARTS + part) else { continue };
-                let ((da, s), q) = (act.scale_and_sum(), act.values());
-                if B::DTYPE as u32 == DType::Q6_K as u32 {
-                    for (h, scale) in scales.into_iter().enumerate() {
-                        let half = 16 * h..16 * h + 16;
-                        let sum: i32 = weights[half.clone()].iter().zip(&q[half]).map(|(w, q)| w * q).sum();
-                        *acc += sum as f32 * (scale * da);
-                    }
-                    continue;
-                }
-                let sum: i32 = weights.iter().zip(&q).map(|(w, q)| w * q).sum();
-                *acc += sum as f32 * (scales[0] * da);
-                if let Some(min) = min {
-                    *acc += min * (da * s as f32);
+                *acc = step::<B>(*acc, &weights, scales, min, act);
+                if let Some(rest) = of.rest(act) {
+                    *acc = step::<B>(*acc, &weights, scales, min, rest);
                 }
             }
         }
+    }
+    acc
+}
+
+/// `acc` with the products of a block added.
+#[inline]
+fn step<B: Block>(
+    mut acc: f32,
+    weights: &[i32; BLOCK],
+    scales: [f32; 2],
+    min: Option<f32>,
+    act: &Act8,
+) -> f32 {
+    let q = act.q.map(i32::from);
+    if B::DTYPE as u32 == DType::Q6_K as u32 {
+        for (h, scale) in scales.into_iter().enumerate() {
+            let half = 16 * h..16 * h + 16;
+            let sum: i32 = weights[half.clone()].iter().zip(&q[half]).map(|(w, q)| w * q).sum();
+            acc += sum as f32 * (scale * act.scale);
+        }
+        return acc;
+    }
+    let sum: i32 = weights.iter().zip(&q).map(|(w, q)| w * q).sum();
+    acc += sum as f32 * (scales[0] * act.scale);
+    if let Some(min) = min {
+        acc += min * (act.scale * q.iter().sum::<i32>() as f32);
     }
     acc
 }

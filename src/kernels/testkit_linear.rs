@@ -8,7 +8,7 @@ use crate::exec::{CancelFlag, Crew, Serial};
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::{Tiles, for_each_job};
 use crate::tensor::dequant::dequantize_row;
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix, Precision};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix, Precision};
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -50,6 +50,8 @@ enum Data {
 }
 
 const DATA: [Data; 3] = [Data::Usual, Data::Extreme, Data::Anything];
+
+const PRECISIONS: [Precision; 3] = [Precision::Bits8, Precision::Mixed, Precision::Bits16];
 
 /// Scales of [`Data::Extreme`] as f16 bits: zeros, the smallest subnormal numbers, 1, the largest numbers.
 const EXTREME_SCALES: [u16; 8] = [0, 0x8000, 1, 0x8001, 0x03ff, 0x3c00, 0x7bff, 0xfbff];
@@ -114,8 +116,7 @@ fn weights(random: &mut Random, dtype: DType, data: Data, rows: usize, cols: usi
 /// Owned activations.
 enum Inputs {
     F32(Vec<f32>),
-    Q8(Vec<Act8>),
-    Q16(Vec<Act16>),
+    Q8 { blocks: Vec<Act8>, rests: Vec<Act8> },
 }
 
 impl Inputs {
@@ -132,12 +133,13 @@ impl Inputs {
             Data::Extreme => random.of(&[0.0, 1e-45, 1e-38, 1.0, 1e30]),
             Data::Anything => random.of(&[0.0, 1.0, f32::NAN, 0.5, f32::MAX, 1e-40]),
         };
-        let bytes = |random: &mut Random, min: i8| {
-            let [first, second] = core::array::from_fn(|_| match data {
-                Data::Extreme => extremes(random, &[min, 127, -127, 0]),
-                _ => core::array::from_fn(|_| (random.next() as i8).max(min)),
+        let block = |random: &mut Random| {
+            let scale = scale(random);
+            let [first, second]: [[i8; 16]; 2] = core::array::from_fn(|_| match data {
+                Data::Extreme => extremes(random, &[127, -127, 0]),
+                _ => core::array::from_fn(|_| (random.next() as i8).max(-127)),
             });
-            core::array::from_fn(|i| if i < 16 { first[i] } else { second[i - 16] })
+            Act8::new(scale, core::array::from_fn(|i| if i < 16 { first[i] } else { second[i - 16] }))
         };
         if dtype.is_float() {
             let value =
@@ -148,45 +150,38 @@ impl Inputs {
             }
             return Self::F32(x);
         }
-        let blocks = k / BLOCK * columns;
-        match precision {
-            Precision::Bits8 => Self::Q8(
-                (0..blocks)
-                    .map(|_| {
-                        let (scale, q): (f32, [i8; BLOCK]) = (scale(random), bytes(random, -127));
-                        Act8::new(scale, q)
-                    })
-                    .collect(),
-            ),
-            Precision::Bits16 => Self::Q16(
-                (0..blocks)
-                    .map(|_| {
-                        let scale = scale(random);
-                        let (hi, lo): ([i8; BLOCK], [i8; BLOCK]) = (bytes(random, -127), bytes(random, -128));
-                        Act16::new(scale, hi, lo)
-                    })
-                    .collect(),
-            ),
+        let mut blocks: Vec<Act8> = (0..k / BLOCK * columns).map(|_| block(random)).collect();
+        let rests: Vec<Act8> = (0..blocks.len()).map(|_| block(random)).collect();
+        // Of all blocks, of none, or of some; in any order, and numbers that count nothing.
+        for (number, block) in (1..).zip(&mut blocks) {
+            block.rest = match precision {
+                Precision::Bits8 => 0,
+                Precision::Mixed if random.below(3) > 0 => 0,
+                Precision::Mixed => {
+                    random.of(&[1, number, rests.len() as u32, rests.len() as u32 + 1, u32::MAX])
+                }
+                Precision::Bits16 => number,
+            };
         }
+        Self::Q8 { blocks, rests }
     }
 
     fn view(&self) -> Activations<'_> {
         match self {
             Self::F32(x) => Activations::F32(x),
-            Self::Q8(x) => Activations::Q8(x),
-            Self::Q16(x) => Activations::Q16(x),
+            Self::Q8 { blocks, rests } => Activations::Q8(Blocks { blocks, rests }),
         }
     }
 
-    /// Value `k` of a column, exactly.
-    fn value(&self, index: usize) -> f64 {
+    /// The terms of value `k` of a column, exactly.
+    fn terms(&self, index: usize) -> [f64; 2] {
         let (block, i) = (index / BLOCK, index % BLOCK);
         match self {
-            Self::F32(x) => f64::from(x[index]),
-            Self::Q8(x) => f64::from(x[block].scale) * f64::from(x[block].q[i]),
-            Self::Q16(x) => {
-                let q = 256 * i32::from(x[block].hi[i]) + i32::from(x[block].lo[i]);
-                f64::from(x[block].scale) * f64::from(q)
+            Self::F32(x) => [f64::from(x[index]), 0.0],
+            Self::Q8 { blocks, rests } => {
+                let rest = (blocks[block].rest as usize).checked_sub(1).and_then(|index| rests.get(index));
+                let value = |block: &Act8| f64::from(block.scale) * f64::from(block.q[i]);
+                [value(&blocks[block]), rest.map_or(0.0, value)]
             }
         }
     }
@@ -259,7 +254,7 @@ fn depths(dtype: DType) -> &'static [usize] {
 fn all_tables_equal_the_scalar_one_for_every_number_of_rows_and_columns() {
     for table in available() {
         for dtype in DType::ALL {
-            for precision in [Precision::Bits8, Precision::Bits16] {
+            for precision in PRECISIONS {
                 for rows in 1..=40 {
                     let columns = 1 + (rows * 7 + dtype.index()) % 9;
                     let cols = depths(dtype)[rows % depths(dtype).len()];
@@ -287,12 +282,12 @@ proptest! {
         (rows, columns) in (1usize..60, 1usize..14),
         (tile_width, tile_lines) in (1usize..40, 1usize..14),
         (depth, dtype, data) in (0usize..6, 0usize..11, 0usize..3),
-        (wide, scratch, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
+        (precision, scratch, seed) in (0usize..3, any::<bool>(), any::<u64>()),
     ) {
         let dtype = DType::ALL[dtype];
         let cols = depths(dtype)[depth % depths(dtype).len()];
         let shape = Shape { rows, cols, columns, tile_width, tile_lines, scratch };
-        let precision = if wide { Precision::Bits16 } else { Precision::Bits8 };
+        let precision = PRECISIONS[precision];
         for table in available() {
             check(table, dtype, precision, DATA[data], shape, seed);
         }
@@ -304,11 +299,11 @@ proptest! {
     #[test]
     fn the_specification_is_close_to_exact_sums(
         (rows, columns, depth, dtype) in (1usize..6, 1usize..11, 0usize..6, 0usize..11),
-        (wide, seed) in (any::<bool>(), any::<u64>()),
+        (precision, seed) in (0usize..3, any::<u64>()),
     ) {
         let dtype = DType::ALL[dtype];
         let cols = depths(dtype)[depth % depths(dtype).len()];
-        let precision = if wide { Precision::Bits16 } else { Precision::Bits8 };
+        let precision = PRECISIONS[precision];
         let mut random = Random(seed);
         let bytes = weights(&mut random, dtype, Data::Usual, rows, cols);
         let w = Matrix::new(dtype, rows, cols, RawBytes::new(&bytes)).unwrap();
@@ -322,12 +317,12 @@ proptest! {
             for column in 0..columns {
                 let (mut exact, mut size) = (0.0, 0.0);
                 for (k, v) in values.iter().enumerate() {
-                    let x = inputs.value(column * cols + k);
-                    exact += f64::from(*v) * x;
+                    let terms = inputs.terms(column * cols + k);
+                    exact += f64::from(*v) * (terms[0] + terms[1]);
                     // A minimum may cancel what the scale gives, so the size of a product is not that of the value.
-                    size += f64::from(if dtype.is_float() { v.abs() } else { 3.0 * peak }) * x.abs();
+                    size += f64::from(if dtype.is_float() { v.abs() } else { 3.0 * peak }) * (terms[0].abs() + terms[1].abs());
                 }
-                let additions = if dtype.is_float() { cols / 16 + 5 } else { 2 * cols / BLOCK };
+                let additions = if dtype.is_float() { cols / 16 + 5 } else { 4 * cols / BLOCK };
                 let bound = size * (additions + 6) as f64 * f64::powi(2.0, -24) + 1e-40;
                 let error = (f64::from(got[column * (rows + 3) + row]) - exact).abs();
                 prop_assert!(error <= bound, "{} is off by {:e}, more than {:e}", dtype, error, bound);

@@ -5,7 +5,7 @@ extern crate std;
 
 use super::testkit_attention::{Cache, RANGES, attend};
 use super::*;
-use crate::tensor::Sums;
+use crate::tensor::STANDS_OUT;
 use std::vec;
 use std::vec::Vec;
 
@@ -127,34 +127,42 @@ fn norms_equal_scalar(table: &Kernels) {
     }
 }
 
-/// The integers of the sums.
-fn whole(sums: &Sums) -> (i32, [i32; 3], [i32; 2]) {
-    (sums.all, sums.less, sums.less32)
+/// The integers of a block.
+fn whole(block: &Act8) -> ([i32; 3], [i32; 2], u32, [i8; 32]) {
+    (block.sums.less, block.sums.less32, block.rest, block.q)
 }
+
+/// A column rounded, with places for `places` rests from number `first + 1` on.
+fn quantised(
+    table: &Kernels,
+    x: &[f32],
+    precision: Precision,
+    (first, places): (usize, usize),
+) -> [Vec<Act8>; 2] {
+    let untouched = Act8::new(7.0, [7; 32]);
+    let (mut blocks, mut rests) = (vec![untouched; x.len() / 32 + 1], vec![untouched; places]);
+    (table.quantize)(x, precision, &mut blocks, &mut rests, first);
+    [blocks, rests]
+}
+
+const PRECISIONS: [Precision; 3] = [Precision::Bits8, Precision::Mixed, Precision::Bits16];
 
 fn quantising_equals_scalar(table: &Kernels) {
     let mut rng = Rng(3);
     for n in LENGTHS {
         for x in inputs(&mut rng, n) {
-            let act8 = Act8::new(7.0, [7; 32]);
-            let (mut got, mut expected) = (vec![act8; n / 32 + 1], vec![act8; n / 32 + 1]);
-            (table.quantize8)(&x, &mut got);
-            (SCALAR.quantize8)(&x, &mut expected);
-            for (g, e) in got.iter().zip(&expected) {
-                same("quantize8", &[g.scale, g.sums.scaled], &[e.scale, e.sums.scaled]);
-                let made = Act8::new(e.scale, e.q);
-                assert_eq!((whole(&g.sums), g.q), (whole(&made.sums), e.q));
-                same("quantize8", &[g.sums.scaled], &[made.sums.scaled]);
-            }
-            let act16 = Act16::new(7.0, [7; 32], [7; 32]);
-            let (mut got, mut expected) = (vec![act16; n / 32 + 1], vec![act16; n / 32 + 1]);
-            (table.quantize16)(&x, &mut got);
-            (SCALAR.quantize16)(&x, &mut expected);
-            for (g, e) in got.iter().zip(&expected) {
-                same("quantize16", &[g.scale, g.sums.scaled], &[e.scale, e.sums.scaled]);
-                let made = Act16::new(e.scale, e.hi, e.lo);
-                assert_eq!((whole(&g.sums), g.hi, g.lo), (whole(&made.sums), e.hi, e.lo));
-                same("quantize16", &[g.sums.scaled], &[made.sums.scaled]);
+            for precision in PRECISIONS {
+                for places in [precision.rests(n / 32), n / 32, 1] {
+                    let [got, expected] =
+                        [table, &SCALAR].map(|table| quantised(table, &x, precision, (n, places)).concat());
+                    for (g, e) in got.iter().zip(&expected) {
+                        same("quantize", &[g.scale, g.sums.scaled], &[e.scale, e.sums.scaled]);
+                        assert_eq!(whole(g), whole(e));
+                        let made = Act8 { rest: g.rest, ..Act8::new(g.scale, g.q) };
+                        assert_eq!(whole(g), whole(&made));
+                        same("quantize", &[g.sums.scaled], &[made.sums.scaled]);
+                    }
+                }
             }
         }
     }
@@ -213,15 +221,12 @@ fn bits_are_pinned() {
         (SCALAR.softcap)(&mut out, 1.5);
         digest.floats(&out);
         digest.floats(&[(SCALAR.log_sum_exp)(&x)]);
-        let mut act8 = [Act8::new(0.0, [0; 32]); 4];
-        let mut act16 = [Act16::new(0.0, [0; 32], [0; 32]); 4];
-        (SCALAR.quantize8)(&x, &mut act8);
-        (SCALAR.quantize16)(&x, &mut act16);
-        for (a, b) in act8.iter().zip(&act16) {
-            digest.floats(&[a.scale, b.scale]);
-            digest.bytes(&a.q.map(|q| q as u8));
-            digest.bytes(&b.hi.map(|q| q as u8));
-            digest.bytes(&b.lo.map(|q| q as u8));
+        for precision in PRECISIONS {
+            for block in quantised(&SCALAR, &x, precision, (0, 4)).concat() {
+                digest.floats(&[block.scale]);
+                digest.bytes(&block.rest.to_le_bytes());
+                digest.bytes(&block.q.map(|q| q as u8));
+            }
         }
     }
     let cache = Cache::new(&mut rng, &SCALAR, 700, (64, 80), KvType::F16.into());
@@ -230,7 +235,7 @@ fn bits_are_pinned() {
         let args = Attention { kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
         digest.floats(&attend(&SCALAR, &q, &args, first..end));
     }
-    assert_eq!(digest.0, 0x6b7b_3eed_9412_9cba, "{:#018x}", digest.0);
+    assert_eq!(digest.0, 0x0f52_e053_0a83_c591, "{:#018x}", digest.0);
 }
 
 #[track_caller]
@@ -332,33 +337,68 @@ fn quantising_follows_its_definition() {
     sets.push((0..64).map(|i| f32::MAX / (1 + i) as f32).collect());
     sets.push((0..64).map(|i| 2f32.powi(-100) * (1 + i) as f32 / 64.0).collect());
     for x in sets {
-        let mut act8 = [Act8::new(0.0, [0; 32]); 2];
-        let mut act16 = [Act16::new(0.0, [0; 32], [0; 32]); 2];
-        (SCALAR.quantize8)(&x, &mut act8);
-        (SCALAR.quantize16)(&x, &mut act16);
-        for (x, (a, b)) in x.chunks(32).zip(act8.iter().zip(&act16)) {
+        let [blocks, rests] = quantised(&SCALAR, &x, Precision::Bits16, (10, 2));
+        let [alone, _] = quantised(&SCALAR, &x, Precision::Bits8, (10, 2));
+        let mut number = 10;
+        for ((x, block), alone) in x.chunks(32).zip(&blocks).zip(&alone) {
             let peak = x.iter().fold(0f32, |m, x| m.max(x.abs()));
             let finite = x.iter().all(|x| x.is_finite());
-            let q16: Vec<i32> = b.hi.iter().zip(&b.lo).map(|(h, l)| 256 * *h as i32 + *l as i32).collect();
+            assert_eq!((block.q, block.scale.to_bits(), alone.rest), (alone.q, alone.scale.to_bits(), 0));
             if !finite || peak < 2f32.powi(-100) {
-                assert!(if finite {
-                    a.scale == 0.0 && b.scale == 0.0
-                } else {
-                    a.scale.is_nan() && b.scale.is_nan()
-                });
-                assert!(a.q == [0; 32] && a.sums.all == 0 && q16 == [0; 32] && b.sums.all == 0);
+                assert!(if finite { block.scale == 0.0 } else { block.scale.is_nan() });
+                assert_eq!((block.q, block.rest), ([0; 32], 0));
                 continue;
             }
-            assert_eq!((a.scale, b.scale), (peak / 127.0, peak / 32639.0));
-            for i in 0..32 {
-                assert_eq!(a.q[i] as f32, (x[i] * (127.0 / peak)).round_ties_even());
-                assert_eq!(q16[i] as f32, (x[i] * (32639.0 / peak)).round_ties_even());
-                assert!(a.q[i] > -128 && b.hi[i] > -128);
+            number += 1;
+            assert_eq!((block.scale, block.rest), (peak / 127.0, number));
+            let rest = &rests[number as usize - 11];
+            assert_eq!((rest.scale, rest.rest), (peak / 127.0 / 254.0, 0));
+            for (i, x) in x.iter().enumerate() {
+                assert_eq!(f32::from(block.q[i]), (x * (127.0 / peak)).round_ties_even());
+                assert!(block.q[i] > -128 && rest.q[i] > -128);
+                let value = |block: &Act8| f64::from(block.scale) * f64::from(block.q[i]);
+                let error = (value(block) + value(rest) - f64::from(*x)).abs();
+                assert!(error <= f64::from(peak) * (0.51 / 127.0 / 254.0), "{x} is off by {error:e}");
             }
-            assert_eq!(a.sums.all, a.q.iter().map(|q| *q as i32).sum::<i32>());
-            assert_eq!(b.sums.all, q16.iter().sum::<i32>());
-            assert!(a.q.iter().any(|q| q.abs() == 127) && q16.iter().any(|q| q.abs() == 32639));
+            assert!(block.q.iter().any(|q| q.abs() == 127));
         }
+    }
+}
+
+/// The blocks with a rest, of a column whose blocks have these peaks.
+fn standing_out(peaks: &[f32], places: usize) -> Vec<usize> {
+    let x: Vec<f32> = peaks.iter().flat_map(|peak| (0..32).map(move |i| peak * i as f32 / 31.0)).collect();
+    let [blocks, _] = quantised(&SCALAR, &x, Precision::Mixed, (0, places));
+    let with: Vec<usize> = (0..peaks.len()).filter(|i| blocks[*i].rest > 0).collect();
+    assert!((1..).zip(&with).all(|(number, i)| blocks[*i].rest == number));
+    with
+}
+
+#[test]
+fn blocks_that_stand_out_are_rounded_twice() {
+    let n = 6 * STANDS_OUT;
+    let places = Precision::Mixed.rests(n);
+    assert_eq!(places, 6);
+    let mut peaks = vec![1.0f32; n];
+    assert_eq!(standing_out(&peaks, places), []);
+    (peaks[3], peaks[17]) = (50.0, -49.0);
+    assert_eq!(standing_out(&peaks, places), [3, 17]);
+    // What is no number changes nothing for itself, but there is no mean any more.
+    peaks[5] = f32::NAN;
+    assert_eq!(standing_out(&peaks, places), []);
+    // As many as there can be, with next to nothing elsewhere; and one of them more.
+    let mut peaks = vec![1e-3f32; n];
+    peaks[..5].fill(1.0);
+    assert_eq!(standing_out(&peaks, places), [0, 1, 2, 3, 4]);
+    peaks[5] = 1.0;
+    assert_eq!(standing_out(&peaks, places), []);
+    // Without a place there is no rest; squares that are too large or too small count as none.
+    let mut peaks = vec![1.0f32; n];
+    (peaks[3], peaks[17]) = (50.0, -49.0);
+    assert_eq!(standing_out(&peaks, 1), [3]);
+    for factor in [1e30, 1e-28] {
+        let peaks: Vec<f32> = peaks.iter().map(|peak| peak * factor).collect();
+        assert_eq!(standing_out(&peaks, places), []);
     }
 }
 
@@ -371,5 +411,5 @@ fn lengths_that_do_not_fit_do_less() {
     assert_eq!(short, [2.0, 2.0, 1.0]);
     (SCALAR.rope)(RopePairs::Halves, &mut short, &long, &long);
     assert_eq!(short, [2.0, 2.0, 1.0]);
-    (SCALAR.quantize8)(&long, &mut []);
+    (SCALAR.quantize)(&long, Precision::Bits16, &mut [], &mut [], usize::MAX);
 }

@@ -211,8 +211,8 @@ impl<'w> Forward<'w> {
     }
 
     /// The matrix of a role with its bias.
-    fn layer(&self, role: Role, bias: Role, layer: usize, precision: Precision) -> Layer<'w> {
-        Layer { weight: self.weights.matrix(role, layer), bias: self.weights.vector(bias, layer), precision }
+    fn layer(&self, role: Role, bias: Role, layer: usize) -> Layer<'w> {
+        Layer { weight: self.weights.matrix(role, layer), bias: self.weights.vector(bias, layer) }
     }
 
     /// The norm of two roles; `None` for a place where the model has no norm: nothing is changed there.
@@ -437,36 +437,35 @@ impl Pass<'_, '_> {
         let embd = forward.spec.embd;
         let before = forward.norm(weight, Some(bias), layer);
         let behind = behind.map(|(role, layer)| forward.norm(role, None, layer));
-        let RunMemory { x, branch, values, q8, q16, scratch, .. } = &mut *self.memory;
+        let RunMemory { x, branch, values, blocks, rests, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
         let x = x.get_mut(from * embd..).unwrap_or_default();
         let branch = branch.get(from * embd..).unwrap_or_default();
         let branch = behind.as_ref().map(|behind| (branch, behind));
-        norm::norm_and_round(run, embd, x, branch, &before, rounding, &mut Inputs { values, q8, q16 });
+        norm::norm_and_round(run, embd, x, branch, &before, rounding, &mut Inputs { values, blocks, rests });
     }
 
     /// qkv = Wqkv values + b   [B][(H + 2 KV) dim]
     fn qkv(&mut self, layer: usize, rect: &Rect) {
         let forward = self.forward;
-        let precision = self.memory.limits.precisions.qkv;
         let [q, k, v] = forward.spec.qkv_rows();
         let stride = q + k + v;
         let (fused, separate);
         let layers: &[Layer<'_>] = match forward.spec.qkv {
             QkvLayout::Fused => {
-                fused = [forward.layer(Role::Qkv, Role::QkvBias, layer, precision)];
+                fused = [forward.layer(Role::Qkv, Role::QkvBias, layer)];
                 &fused
             }
             QkvLayout::Separate => {
                 separate = [(Role::Q, Role::QBias), (Role::K, Role::KBias), (Role::V, Role::VBias)]
-                    .map(|(role, bias)| forward.layer(role, bias, layer, precision));
+                    .map(|(role, bias)| forward.layer(role, bias, layer));
                 &separate
             }
         };
         let len = self.columns() * stride;
-        let RunMemory { values, q8, q16, qkv, scratch, .. } = &mut *self.memory;
+        let RunMemory { values, blocks, rests, qkv, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, 0..rect.jobs());
-        linear::stacked(run, rect, layers, &Inputs { values, q8, q16 }, stride, first(qkv, len));
+        linear::stacked(run, rect, layers, &Inputs { values, blocks, rests }, stride, first(qkv, len));
     }
 
     /// cache[p] = rotate(norm(k)), v   [KV][16 positions a page]
@@ -494,7 +493,8 @@ impl Pass<'_, '_> {
         let precision = self.memory.limits.precisions.attention_output;
         let rounding = forward.rounding(&[Role::AttnOut], layer, precision);
         let (kind, place) = self.memory.limits.cache(spec, layer);
-        let RunMemory { qkv, kv, angles, values, hidden: slots, q8, q16, scratch, .. } = &mut *self.memory;
+        let RunMemory { qkv, kv, angles, values, hidden: slots, blocks, rests, scratch, .. } =
+            &mut *self.memory;
         let Some(kv) = kv.get(kind) else { return };
         let heads = forward.heads(layer, batch.positions, angles.each_ref().map(|angles| &**angles));
         let scores = Scores { scale: spec.attention_scale, softcap: spec.attention_softcap };
@@ -503,7 +503,7 @@ impl Pass<'_, '_> {
         let attending =
             Attending { heads: &heads, scores: &scores, qkv, cache: &cache, sight: &sight, rounds };
         if finish {
-            let inputs = &mut Inputs { values: first(values, len), q8, q16 };
+            let inputs = &mut Inputs { values: first(values, len), blocks, rests };
             return attending.finish(tools.runner(scratch, units), rounding, slots, inputs);
         }
         // Larger jobs only where there are enough of them for all threads.
@@ -524,22 +524,19 @@ impl Pass<'_, '_> {
 
     /// x += Wo values + b, or branch = Wo values + b   [B][E]
     fn attn_out(&mut self, layer: usize, rect: &Rect) {
-        let precision = self.memory.limits.precisions.attention_output;
-        let output = self.forward.layer(Role::AttnOut, Role::AttnOutBias, layer, precision);
+        let output = self.forward.layer(Role::AttnOut, Role::AttnOutBias, layer);
         self.project(&output, false, rect);
     }
 
     /// hidden = f(Wgate values) * (Wup values), or f(Wup values + b)   [B][F]
     fn ffn_in(&mut self, layer: usize, rect: &Rect) {
         let (forward, spec) = (self.forward, self.forward.spec);
-        let precision = self.memory.limits.precisions.mlp_input;
-        let up = forward.layer(Role::Up, Role::UpBias, layer, precision);
-        let gate =
-            (spec.mlp != Mlp::Plain).then(|| forward.layer(Role::Gate, Role::GateBias, layer, precision));
+        let up = forward.layer(Role::Up, Role::UpBias, layer);
+        let gate = (spec.mlp != Mlp::Plain).then(|| forward.layer(Role::Gate, Role::GateBias, layer));
         let len = self.columns() * spec.ff;
-        let RunMemory { values, q8, q16, hidden, scratch, .. } = &mut *self.memory;
+        let RunMemory { values, blocks, rests, hidden, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, 0..rect.jobs());
-        let inputs = Inputs { values, q8, q16 };
+        let inputs = Inputs { values, blocks, rests };
         linear::mlp(run, rect, gate.as_ref(), &up, spec.activation, &inputs, first(hidden, len));
     }
 
@@ -550,24 +547,28 @@ impl Pass<'_, '_> {
     /// hidden, rounded   [B][F]
     fn ffn_round(&mut self, layer: usize, jobs: Range<usize>) {
         let rounding = self.ffn_rounding(layer);
-        let RunMemory { hidden, q8, q16, scratch, .. } = &mut *self.memory;
+        let RunMemory { hidden, blocks, rests, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, jobs);
-        norm::round_columns(run, self.forward.spec.ff, rounding, &mut Inputs { values: hidden, q8, q16 });
+        norm::round_columns(
+            run,
+            self.forward.spec.ff,
+            rounding,
+            &mut Inputs { values: hidden, blocks, rests },
+        );
     }
 
     /// x += Wdown hidden + b, or branch = Wdown hidden + b   [B][E]
     fn ffn_out(&mut self, layer: usize, rect: &Rect) {
-        let precision = self.memory.limits.precisions.mlp_output;
-        let down = self.forward.layer(Role::Down, Role::DownBias, layer, precision);
+        let down = self.forward.layer(Role::Down, Role::DownBias, layer);
         self.project(&down, true, rect);
     }
 
     fn project(&mut self, layer: &Layer<'_>, from_hidden: bool, rect: &Rect) {
         let len = self.columns() * self.forward.spec.embd;
         let around = self.forward.spec.norm_place == NormPlace::Around;
-        let RunMemory { x, branch, values, hidden, q8, q16, scratch, .. } = &mut *self.memory;
+        let RunMemory { x, branch, values, hidden, blocks, rests, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, 0..rect.jobs());
-        let inputs = Inputs { values: if from_hidden { hidden } else { values }, q8, q16 };
+        let inputs = Inputs { values: if from_hidden { hidden } else { values }, blocks, rests };
         let (out, into) = if around { (branch, Into::Overwrite) } else { (x, Into::Add) };
         linear::project(run, rect, layer, &inputs, into, first(out, len));
     }
@@ -575,13 +576,12 @@ impl Pass<'_, '_> {
     /// logits = cap(Whead values * scale)   [wanted][V]
     fn head(&mut self, rect: &Rect) {
         let spec = self.forward.spec;
-        let precision = self.memory.limits.precisions.head;
         let weight = self.forward.weights.matrix(self.forward.head_role(), 0);
-        let layer = Layer { weight, bias: &[], precision };
+        let layer = Layer { weight, bias: &[] };
         let len = self.batch.wanted() * spec.vocab;
-        let RunMemory { values, q8, q16, logits, scratch, .. } = &mut *self.memory;
+        let RunMemory { values, blocks, rests, logits, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, 0..rect.jobs());
-        let inputs = Inputs { values, q8, q16 };
+        let inputs = Inputs { values, blocks, rests };
         linear::head(run, rect, &layer, &inputs, spec.logit_scale, spec.logit_softcap, first(logits, len));
     }
 }

@@ -388,13 +388,13 @@ impl Attending<'_> {
         let parts = (
             Chunks::new(slots, self.rounds.slots * heads.slot()),
             Chunks::new(inputs.values, width),
-            Chunks::new(inputs.q8, width / BLOCK),
-            Chunks::new(inputs.q16, width / BLOCK),
+            Chunks::new(inputs.blocks, width / BLOCK),
+            Chunks::new(inputs.rests, rounding.rests(width)),
         );
-        run.run(parts, |col, (slots, values, q8, q16), _| {
+        run.run(parts, |col, (slots, values, blocks, rests), _| {
             self.rounds.merge(kernels, heads.dim_v, last, (self.sight)(col).parts(), slots);
             attention_finish(heads.dim_v, slots.get(..heads.slot()).unwrap_or_default(), values);
-            rounding.round(kernels, values, q8, q16);
+            rounding.round(kernels, col, values, blocks, rests);
         });
     }
 }

@@ -4,7 +4,7 @@ use super::Runner;
 use super::norm::Inputs;
 use crate::kernels::{Activation, Kernels};
 use crate::mem::split::{TileMut, Tiles};
-use crate::tensor::{Matrix, Precision};
+use crate::tensor::Matrix;
 use core::ops::Range;
 
 /// Rows of a tile: a multiple of every kernel's row group.
@@ -132,8 +132,6 @@ pub struct Layer<'w> {
     pub weight: Matrix<'w>,
     /// `[rows]`.
     pub bias: &'w [f32],
-    /// How finely its input is rounded.
-    pub precision: Precision,
 }
 
 impl Layer<'_> {
@@ -146,7 +144,7 @@ impl Layer<'_> {
         scratch: &mut [f32],
     ) {
         let dtype = self.weight.dtype();
-        let x = inputs.get(dtype.is_float(), self.precision);
+        let x = inputs.get(dtype.is_float());
         if let Some(linear) = kernels.linear.get(dtype.index()) {
             linear(&self.weight, &x, tile, scratch);
         }

@@ -3,7 +3,7 @@
 use super::{Runner, column};
 use crate::kernels::Kernels;
 use crate::mem::split::Chunks;
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Precision};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Precision};
 
 /// A norm with its parameters.
 #[derive(Debug, Clone, Copy)]
@@ -34,18 +34,17 @@ pub struct Inputs<'m> {
     /// `[columns][stride]`.
     pub values: &'m mut [f32],
     /// `[columns][stride / 32]`.
-    pub q8: &'m mut [Act8],
-    /// `[columns][stride / 32]`.
-    pub q16: &'m mut [Act16],
+    pub blocks: &'m mut [Act8],
+    /// What rounding left of some blocks, `[columns][Precision::rests(stride / 32)]`.
+    pub rests: &'m mut [Act8],
 }
 
 impl Inputs<'_> {
     /// What a layer with weights of this kind reads.
-    pub fn get(&self, float: bool, precision: Precision) -> Activations<'_> {
-        match (float, precision) {
-            (true, _) => Activations::F32(self.values),
-            (_, Precision::Bits8) => Activations::Q8(self.q8),
-            (_, Precision::Bits16) => Activations::Q16(self.q16),
+    pub fn get(&self, float: bool) -> Activations<'_> {
+        match float {
+            true => Activations::F32(self.values),
+            false => Activations::Q8(Blocks { blocks: self.blocks, rests: self.rests }),
         }
     }
 }
@@ -74,12 +73,23 @@ impl Rounding {
         self == Self::default()
     }
 
-    /// Rounds one column.
-    pub(super) fn round(self, kernels: &Kernels, values: &mut [f32], q8: &mut [Act8], q16: &mut [Act16]) {
-        match self.blocks {
-            Some(Precision::Bits8) => (kernels.quantize8)(values, q8),
-            Some(Precision::Bits16) => (kernels.quantize16)(values, q16),
-            None => {}
+    /// Rests of a column of `k` values.
+    pub(super) fn rests(self, k: usize) -> usize {
+        self.blocks.map_or(0, |precision| precision.rests(k / BLOCK))
+    }
+
+    /// Rounds column number `column`, whose rests are to stand in `rests`.
+    pub(super) fn round(
+        self,
+        kernels: &Kernels,
+        column: usize,
+        values: &mut [f32],
+        blocks: &mut [Act8],
+        rests: &mut [Act8],
+    ) {
+        if let Some(precision) = self.blocks {
+            let first = column.saturating_mul(self.rests(values.len()));
+            (kernels.quantize)(values, precision, blocks, rests, first);
         }
         if self.short {
             (kernels.shorten)(values);
@@ -103,16 +113,16 @@ pub fn norm_and_round(
     let parts = (
         Chunks::new(x, k),
         Chunks::new(inputs.values, k),
-        Chunks::new(inputs.q8, k / BLOCK),
-        Chunks::new(inputs.q16, k / BLOCK),
+        Chunks::new(inputs.blocks, k / BLOCK),
+        Chunks::new(inputs.rests, rounding.rests(k)),
     );
-    run.run(parts, |job, (x, values, q8, q16), _| {
+    run.run(parts, |job, (x, values, blocks, rests), _| {
         if let Some((branch, behind)) = branch {
             behind.apply(kernels, column(branch, job, k), values);
             (kernels.add)(x, values);
         }
         before.apply(kernels, x, values);
-        rounding.round(kernels, values, q8, q16);
+        rounding.round(kernels, job, values, blocks, rests);
     });
 }
 
@@ -121,8 +131,8 @@ pub fn round_columns(run: Runner<'_>, k: usize, rounding: Rounding, inputs: &mut
     let kernels = run.kernels();
     let parts = (
         Chunks::new(inputs.values, k),
-        Chunks::new(inputs.q8, k / BLOCK),
-        Chunks::new(inputs.q16, k / BLOCK),
+        Chunks::new(inputs.blocks, k / BLOCK),
+        Chunks::new(inputs.rests, rounding.rests(k)),
     );
-    run.run(parts, |_, (values, q8, q16), _| rounding.round(kernels, values, q8, q16));
+    run.run(parts, |job, (values, blocks, rests), _| rounding.round(kernels, job, values, blocks, rests));
 }

@@ -129,7 +129,8 @@ impl Limits {
         Self { stops: (stops, stop_bytes), ..self }
     }
 
-    /// How finely activations are rounded, by the layer's role.
+    /// How finely activations are rounded, by the layer's role; if not given, 16 bits for logits, and 8 bits or 16
+    /// ([`Precision::Mixed`](crate::tensor::Precision::Mixed)) for the rest.
     pub fn precisions(self, precisions: Precisions) -> Self {
         Self { precisions, ..self }
     }

@@ -6,4 +6,4 @@ mod dtype;
 mod view;
 
 pub use dtype::DType;
-pub use view::{Act8, Act16, Activations, BLOCK, Matrix, Precision, Sums};
+pub use view::{Act8, Activations, BLOCK, Blocks, Matrix, Precision, STANDS_OUT, Sums};

@@ -66,11 +66,30 @@ impl<'w> Matrix<'w> {
 /// batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
-    /// One signed byte a value: [`Act8`].
-    #[default]
+    /// One signed byte a value.
     Bits8,
-    /// Two signed bytes a value: [`Act16`].
+    /// One signed byte a value, and a second one in the few blocks that stand out: those whose peak, squared, is more than
+    /// [`STANDS_OUT`] times the mean of that over the column. Some features of a transformer are far larger than the
+    /// others (Dettmers et al. 2022), and most of the error of rounding is theirs.
+    #[default]
+    Mixed,
+    /// Two signed bytes a value.
     Bits16,
+}
+
+/// See [`Precision::Mixed`].
+pub const STANDS_OUT: usize = 8;
+
+impl Precision {
+    /// Blocks with a second byte, of a column of `blocks` blocks: so many at most. Of numbers that are not negative fewer
+    /// than the `n`th part can be more than `n` times their mean.
+    pub const fn rests(self, blocks: usize) -> usize {
+        match self {
+            Precision::Bits8 => 0,
+            Precision::Mixed => blocks / STANDS_OUT,
+            Precision::Bits16 => blocks,
+        }
+    }
 }
 
 /// Sums over the integers of an activation block, in the forms that kernels use: computed once where the block is made,
@@ -78,8 +97,6 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Sums {
-    /// The sum.
-    pub all: i32,
     /// `scale * sum`, one rounding.
     pub scaled: f32,
     /// -8, -16 and -128 times the sum: a sum of products with weights that are stored too large by 8, 16 or 128 starts
@@ -95,7 +112,6 @@ impl Sums {
     pub fn new(scale: f32, first: i32, second: i32) -> Self {
         let all = first.wrapping_add(second);
         Self {
-            all,
             scaled: scale * all as f32,
             less: [all.wrapping_mul(-8), all.wrapping_mul(-16), all.wrapping_mul(-128)],
             less32: [first.wrapping_mul(-32), second.wrapping_mul(-32)],
@@ -103,7 +119,7 @@ impl Sums {
     }
 }
 
-/// 32 activations as signed bytes: value = `scale * q`.
+/// 32 activations as signed bytes: value = `scale * q`, and what the block of its [`rest`](Self::rest) says is added.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Act8 {
@@ -111,40 +127,38 @@ pub struct Act8 {
     pub scale: f32,
     /// Sums of `q`.
     pub sums: Sums,
+    /// Which of the [`Blocks::rests`] holds what rounding has left of these values, counted from 1; 0 for none.
+    pub rest: u32,
     /// Rounded values, -127 to 127.
     pub q: [i8; BLOCK],
 }
 
+// A cache line.
+const _: () = assert!(size_of::<Act8>() == 64);
+
 impl Act8 {
-    /// A block with its sums.
+    /// A block with its sums, and without a rest.
     pub fn new(scale: f32, q: [i8; BLOCK]) -> Self {
         let (first, second) = q.split_at(BLOCK / 2);
         let sum = |q: &[i8]| q.iter().fold(0i32, |sum, q| sum.wrapping_add(i32::from(*q)));
-        Self { scale, sums: Sums::new(scale, sum(first), sum(second)), q }
+        Self { scale, sums: Sums::new(scale, sum(first), sum(second)), rest: 0, q }
     }
 }
 
-/// 32 activations as two signed bytes each: value = `scale * (256 * hi + lo)`.
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Act16 {
-    /// Scale; NaN when a value was not finite.
-    pub scale: f32,
-    /// Sums of `256 * hi + lo`.
-    pub sums: Sums,
-    /// High bytes, -127 to 127.
-    pub hi: [i8; BLOCK],
-    /// Low bytes, -128 to 127.
-    pub lo: [i8; BLOCK],
+/// Rounded columns.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocks<'x> {
+    /// `[columns][k / 32]`.
+    pub blocks: &'x [Act8],
+    /// What [`Act8::rest`] counts; what is not there counts as zeros. Blocks of these have no rest themselves.
+    pub rests: &'x [Act8],
 }
 
-impl Act16 {
-    /// A block with its sums.
-    pub fn new(scale: f32, hi: [i8; BLOCK], lo: [i8; BLOCK]) -> Self {
-        let [a, b] = [Act8::new(scale, hi), Act8::new(scale, lo)].map(|plane| plane.sums.less32);
-        // Exact: -32 divides both.
-        let sum = |half: usize| (a[half].wrapping_mul(256).wrapping_add(b[half])) / -32;
-        Self { scale, sums: Sums::new(scale, sum(0), sum(1)), hi, lo }
+impl<'x> Blocks<'x> {
+    /// The rest of a block of `self`.
+    #[inline(always)]
+    pub fn rest(&self, block: &Act8) -> Option<&'x Act8> {
+        self.rests.get((block.rest as usize).wrapping_sub(1))
     }
 }
 
@@ -153,8 +167,6 @@ impl Act16 {
 pub enum Activations<'x> {
     /// `[columns][k]` floats, for float weights.
     F32(&'x [f32]),
-    /// `[columns][k / 32]` blocks.
-    Q8(&'x [Act8]),
-    /// `[columns][k / 32]` blocks.
-    Q16(&'x [Act16]),
+    /// Integers, for quantised weights.
+    Q8(Blocks<'x>),
 }

@@ -85,7 +85,7 @@ fn random_bytes_in_every_type_are_numbers() {
             let build = wide(dtype, || if round < 3 { random.byte() } else { random.byte() & 0x3B });
             let file = build.build();
             let model = Model::from_slice(&file).unwrap();
-            for precision in [Precision::Bits8, Precision::Bits16] {
+            for precision in [Precision::Bits8, Precision::Mixed, Precision::Bits16] {
                 let precisions = Precisions {
                     qkv: precision,
                     attention_output: precision,

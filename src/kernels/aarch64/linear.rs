@@ -3,11 +3,11 @@
 use super::products::{Dotprod, I8mm, Products, Widening};
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
+use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, DType, Matrix, Sums};
+use crate::tensor::{Act8, Activations, Blocks, DType, Matrix, Sums};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -90,7 +90,7 @@ impl<P: Products> Neon<P> {
         [starts.map(|[first, _]| self.splat(first)), starts.map(|[_, second]| self.splat(second))]
     }
 
-    /// The sums of 16 and 16 values as [`Lanes::dot8`] gives them.
+    /// The sums of 16 and 16 values as [`Lanes::dot`] gives them.
     #[inline(always)]
     fn finished<const N: usize>(self, codes: Codes, mut sums: [[Int; N]; 2]) -> [[Int; N]; 2] {
         if !codes.halves() {
@@ -104,7 +104,6 @@ impl<P: Products> Neon<P> {
 
     on_both! {
         fn plus(a: Int, b: Int;) -> Int { vaddq_s32(a, b) }
-        fn high_and_low(high: Int, low: Int;) -> Int { vaddq_s32(vshlq_n_s32::<8>(high), low) }
     }
 }
 
@@ -195,21 +194,9 @@ impl<P: Products> Lanes for Neon<P> {
     }
 
     #[inline(always)]
-    fn dot8<const N: usize>(self, codes: Codes, w: &[Int; 8], x: &[&Act8; N]) -> [[Int; N]; 2] {
+    fn dot<const N: usize>(self, codes: Codes, w: &[Int; 8], x: &[&Act8; N]) -> [[Int; N]; 2] {
         let mut sums = self.starts(codes, x.map(|x| &x.sums));
-        self.0.add(codes, false, w, &x.map(|x| &x.q), &mut sums);
-        self.finished(codes, sums)
-    }
-
-    #[inline(always)]
-    fn dot16<const N: usize>(self, codes: Codes, w: &[Int; 8], x: &[&Act16; N]) -> [[Int; N]; 2] {
-        let mut high = [[self.splat(0); N]; 2];
-        self.0.add(codes, false, w, &x.map(|x| &x.hi), &mut high);
-        let mut sums = self.starts(codes, x.map(|x| &x.sums));
-        self.0.add(codes, true, w, &x.map(|x| &x.lo), &mut sums);
-        for (sum, high) in sums.as_flattened_mut().iter_mut().zip(high.as_flattened()) {
-            *sum = self.high_and_low(*high, *sum);
-        }
+        self.0.add(codes, w, &x.map(|x| &x.q), &mut sums);
         self.finished(codes, sums)
     }
 
@@ -385,9 +372,8 @@ macro_rules! layers {
                 out: &mut TileMut<'_, f32>,
                 scratch: &mut [f32],
             ) {
-                let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
                 // SAFETY: the caller's promise.
-                rows::linear::<_, T>(Neon(unsafe { $products::new() }), w, x, out, scratch, &columns);
+                rows::linear::<_, T>(Neon(unsafe { $products::new() }), w, x, out, scratch, packed::<T::Alike>);
             }
 
             /// A layer of quantised weights.
@@ -406,26 +392,26 @@ macro_rules! layers {
             /// # Safety
             /// The CPU has these features.
             #[target_feature(enable = $features)]
-            unsafe fn packed_root<T: Weights, A: Act>(
+            unsafe fn packed_root<T: Weights>(
                 weights: &[f32],
-                x: &[A],
+                x: Blocks<'_>,
                 parts: usize,
                 strip: &mut Strip<'_, '_>,
             ) {
                 // SAFETY: the caller's promise.
-                rows::packed::<_, T, A>(Neon(unsafe { $products::new() }), weights, x, parts, strip);
+                rows::packed::<_, T>(Neon(unsafe { $products::new() }), weights, x, parts, strip);
             }
 
             /// Columns of packed weights.
             #[inline(never)]
-            fn packed<T: Weights, A: Act>(
+            fn packed<T: Weights>(
                 weights: &[f32],
-                x: &[A],
+                x: Blocks<'_>,
                 parts: usize,
                 strip: &mut Strip<'_, '_>,
             ) {
                 // SAFETY: this table is only reachable when its features were detected.
-                unsafe { packed_root::<T, A>(weights, x, parts, strip) }
+                unsafe { packed_root::<T>(weights, x, parts, strip) }
             }
         }
     };

@@ -19,16 +19,8 @@ pub(super) trait Products: Copy {
     }
 
     /// Adds the sums of products with `N` columns of bytes to `sums[0]` or, those of the last 16 values, to either
-    /// `sums[0]` or `sums[1]`: to this one for certain where [`Codes::halves`]. `low` says that bytes of `x` may be
-    /// -128.
-    fn add<const N: usize>(
-        self,
-        codes: Codes,
-        low: bool,
-        w: &[Int; 8],
-        x: &[&[i8; BLOCK]; N],
-        sums: &mut [[Int; N]; 2],
-    );
+    /// `sums[0]` or `sums[1]`: to this one for certain where [`Codes::halves`].
+    fn add<const N: usize>(self, codes: Codes, w: &[Int; 8], x: &[&[i8; BLOCK]; N], sums: &mut [[Int; N]; 2]);
 }
 
 /// Methods of one instruction on registers.
@@ -79,8 +71,8 @@ impl Widening {
     /// Adds the products of quads `FIRST` to `FIRST + 4 HALVES - 1`. `CHUNK` of them are added up in 16 bits, each sum
     /// one product a quad.
     ///
-    /// That is exact: activations are -128 to 127, so for weights of up to 6 bits four products are at most 4 * 63 * 128 =
-    /// 32256 in size. Of bytes two are 2 * 128 * 127 = 32512 where no activation is -128; else one is all that fits.
+    /// That is exact: activations are -127 to 127, so for weights of up to 6 bits four products are at most 4 * 63 * 127 =
+    /// 32004 in size. Of bytes two are 2 * 128 * 127 = 32512.
     #[inline(always)]
     fn run<const N: usize, const CHUNK: usize, const FIRST: usize, const HALVES: usize>(
         self,
@@ -131,7 +123,6 @@ impl Products for Widening {
     fn add<const N: usize>(
         self,
         codes: Codes,
-        low: bool,
         w: &[Int; 8],
         x: &[&[i8; BLOCK]; N],
         sums: &mut [[Int; N]; 2],
@@ -142,7 +133,6 @@ impl Products for Widening {
                 self.run::<N, 4, 0, 1>(w, x, first);
                 self.run::<N, 4, 4, 1>(w, x, second);
             }
-            Codes::Signed8 if low => self.run::<N, 1, 0, 2>(w, x, first),
             Codes::Signed8 => self.run::<N, 2, 0, 2>(w, x, first),
             _ => self.run::<N, 4, 0, 2>(w, x, first),
         }
@@ -189,7 +179,6 @@ impl Products for Dotprod {
     fn add<const N: usize>(
         self,
         codes: Codes,
-        _low: bool,
         w: &[Int; 8],
         x: &[&[i8; BLOCK]; N],
         sums: &mut [[Int; N]; 2],
@@ -289,7 +278,6 @@ impl Products for I8mm {
     fn add<const N: usize>(
         self,
         codes: Codes,
-        _low: bool,
         w: &[Int; 8],
         x: &[&[i8; BLOCK]; N],
         sums: &mut [[Int; N]; 2],

@@ -25,7 +25,7 @@ pub(super) use types::Weights;
 use super::scalar_linear;
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::TileMut;
-use crate::tensor::{Act8, Act16, Activations, BLOCK, Matrix, Sums};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, Matrix, Sums};
 use core::marker::PhantomData;
 
 /// An instruction set that holds one row a lane. A value of the type is the proof that the CPU has it.
@@ -84,13 +84,11 @@ pub(super) trait Lanes: Copy {
     /// The float with the other sign.
     fn neg(self, v: Self::Float) -> Self::Float;
 
-    /// The weights as [`dot8`](Self::dot8) and [`dot16`](Self::dot16) want them.
+    /// The weights as [`dot`](Self::dot) wants them.
     fn ready(self, codes: Codes, w: [Self::Int; 8]) -> [Self::Int; 8];
     /// `sum w q` of `N` columns, exactly: the whole sum in the first place, or, for [`Codes::SixMinus32`], that of the
     /// first 16 and that of the second 16 values. `w` is what [`ready`](Self::ready) has made.
-    fn dot8<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act8; N]) -> [[Self::Int; N]; 2];
-    /// As [`dot8`](Self::dot8).
-    fn dot16<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act16; N]) -> [[Self::Int; N]; 2];
+    fn dot<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act8; N]) -> [[Self::Int; N]; 2];
 
     /// The bits of one register, to the first [`ROWS`](Self::ROWS) elements of `out` if there are so many.
     fn keep(self, v: Self::Int, out: &mut [f32]);
@@ -254,104 +252,61 @@ pub(super) trait Sink<L: Lanes> {
     fn part(&mut self, part: Part<L>);
 }
 
-/// A block of activations, as the kernels see it.
-pub(super) trait Act: Copy {
-    /// Planes of bytes, each of which takes sums of its own.
-    const PLANES: usize;
-    /// Its scale, and the scale times the sum of its integers.
-    fn scales(&self) -> (f32, f32);
-    /// [`Lanes::dot8`] or [`Lanes::dot16`].
-    fn dot<L: Lanes, const N: usize>(
-        isa: L,
-        codes: Codes,
-        w: &[L::Int; 8],
-        x: &[&Self; N],
-    ) -> [[L::Int; N]; 2];
-}
-
-impl Act for Act8 {
-    const PLANES: usize = 1;
-
-    #[inline(always)]
-    fn scales(&self) -> (f32, f32) {
-        (self.scale, self.sums.scaled)
-    }
-
-    #[inline(always)]
-    fn dot<L: Lanes, const N: usize>(
-        isa: L,
-        codes: Codes,
-        w: &[L::Int; 8],
-        x: &[&Self; N],
-    ) -> [[L::Int; N]; 2] {
-        isa.dot8(codes, w, x)
-    }
-}
-
-impl Act for Act16 {
-    const PLANES: usize = 2;
-
-    #[inline(always)]
-    fn scales(&self) -> (f32, f32) {
-        (self.scale, self.sums.scaled)
-    }
-
-    #[inline(always)]
-    fn dot<L: Lanes, const N: usize>(
-        isa: L,
-        codes: Codes,
-        w: &[L::Int; 8],
-        x: &[&Self; N],
-    ) -> [[L::Int; N]; 2] {
-        isa.dot16(codes, w, x)
-    }
-}
-
 /// Adds up the products of parts with `N` columns.
-struct Dot<'x, L: Lanes, T, A, const N: usize> {
+struct Dot<'x, L: Lanes, T, const N: usize> {
     isa: L,
     acc: [L::Float; N],
-    x: Abreast<'x, A, N>,
+    x: Abreast<'x, Act8, N>,
+    /// What the columns are taken from.
+    of: Blocks<'x>,
     /// Parts so far.
     at: usize,
     weights: PhantomData<T>,
 }
 
-impl<L: Lanes, T: Weights, A: Act, const N: usize> Sink<L> for Dot<'_, L, T, A, N> {
+impl<L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'_, L, T, N> {
     const LOOP: bool = N > 1;
 
     #[inline(always)]
     fn part(&mut self, part: Part<L>) {
         let w = self.isa.ready(T::CODES, part.w);
-        self.ready_part(Part { w, ..part });
+        self.ready_part(&Part { w, ..part });
     }
 }
 
-impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
+impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
     /// Sums of nothing yet.
     #[inline(always)]
-    fn new(isa: L, x: Abreast<'x, A, N>) -> Self {
-        Self { isa, acc: [isa.floats(0.0); N], x, at: 0, weights: PhantomData }
+    fn new(isa: L, x: Abreast<'x, Act8, N>, of: Blocks<'x>) -> Self {
+        Self { isa, acc: [isa.floats(0.0); N], x, of, at: 0, weights: PhantomData }
     }
 
     /// As [`Sink::part`], with weights that are ready.
     #[inline(always)]
-    fn ready_part(&mut self, part: Part<L>) {
-        let isa = self.isa;
+    fn ready_part(&mut self, part: &Part<L>) {
         let Some(x) = self.x.get(self.at) else { return };
-        self.at += 1;
-        let sums = A::dot(isa, T::CODES, &part.w, &x);
+        self.acc = steps::<L, T, N>(self.isa, self.acc, part, &x);
+        let mut rests = 0;
         for c in 0..N {
-            let (da, das) = x[c].scales();
-            let mut acc = step(isa, self.acc[c], sums[0][c], part.d[0], da);
-            if T::CODES.halves() {
-                acc = step(isa, acc, sums[1][c], part.d[1], da);
-            }
-            if T::MIN {
-                acc = isa.add(acc, isa.mul(part.m, isa.floats(das)));
-            }
-            self.acc[c] = acc;
+            rests |= x[c].rest;
         }
+        if rests != 0 {
+            self.acc = self.rests(part);
+        }
+        self.at += 1;
+    }
+
+    /// The sums with the products of the rests added. By value: what a loop indexes is not in registers.
+    #[inline(always)]
+    fn rests(&self, part: &Part<L>) -> [L::Float; N] {
+        let mut acc = self.acc;
+        let Some(x) = self.x.get(self.at) else { return acc };
+        for c in 0..N {
+            if let Some(rest) = self.of.rest(x[c]) {
+                [acc[c]] = steps::<L, T, 1>(self.isa, [acc[c]], part, &[rest]);
+            }
+        }
+        acc
     }
 
     /// Writes the sums to the lines of `strip` from `line` on, as many as there are.
@@ -368,10 +323,32 @@ impl<'x, L: Lanes, T: Weights, A: Act, const N: usize> Dot<'x, L, T, A, N> {
     }
 }
 
+/// `acc` with the products of a part and one block of each column added.
+#[inline(always)]
+fn steps<L: Lanes, T: Weights, const N: usize>(
+    isa: L,
+    mut acc: [L::Float; N],
+    part: &Part<L>,
+    x: &[&Act8; N],
+) -> [L::Float; N] {
+    let sums = isa.dot(T::CODES, &part.w, x);
+    for c in 0..N {
+        let da = x[c].scale;
+        acc[c] = step(isa, acc[c], sums[0][c], part.d[0], da);
+        if T::CODES.halves() {
+            acc[c] = step(isa, acc[c], sums[1][c], part.d[1], da);
+        }
+        if T::MIN {
+            acc[c] = isa.add(acc[c], isa.mul(part.m, isa.floats(x[c].sums.scaled)));
+        }
+    }
+    acc
+}
+
 /// `N` columns of `parts` parts from `line` on, the last one again behind it.
 #[inline(always)]
-fn columns<A, const N: usize>(x: &[A], parts: usize, line: usize, lines: usize) -> [&[A]; N] {
-    let mut columns = [&[] as &[A]; N];
+fn columns<const N: usize>(x: &[Act8], parts: usize, line: usize, lines: usize) -> [&[Act8]; N] {
+    let mut columns = [&[] as &[Act8]; N];
     for c in 0..N {
         let start = (line + c).min(lines.saturating_sub(1)) * parts;
         columns[c] = x.get(start..start + parts).unwrap_or_default();
@@ -381,7 +358,7 @@ fn columns<A, const N: usize>(x: &[A], parts: usize, line: usize, lines: usize) 
 
 /// As [`columns`], once for all kernels.
 #[inline(never)]
-fn columns_apart<A, const N: usize>(x: &[A], parts: usize, line: usize, lines: usize) -> [&[A]; N] {
+fn columns_apart<const N: usize>(x: &[Act8], parts: usize, line: usize, lines: usize) -> [&[Act8]; N] {
     columns(x, parts, line, lines)
 }
 
@@ -404,7 +381,7 @@ pub(super) fn linear<L: Lanes, T: Weights>(
     x: &Activations<'_>,
     out: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
-    columns: &PackedColumns,
+    columns: PackedColumns,
 ) {
     if w.rows() < L::ROWS || w.dtype() != T::DTYPE {
         return scalar_linear::quantised::<T>(w, x, out, scratch);
@@ -413,12 +390,9 @@ pub(super) fn linear<L: Lanes, T: Weights>(
     let rows = asked.min(w.rows().saturating_sub(out.first()));
     // Activations of the lines, and how many have some.
     let from = out.first_line().saturating_mul(parts);
-    let x = match x {
-        Activations::Q8(x) => Columns::Q8(x.get(from..).unwrap_or_default()),
-        Activations::Q16(x) => Columns::Q16(x.get(from..).unwrap_or_default()),
-        Activations::F32(_) => return,
-    };
-    let lines = out.lines().min(x.len().checked_div(parts).unwrap_or(0));
+    let Activations::Q8(x) = x else { return };
+    let x = Blocks { blocks: x.blocks.get(from..).unwrap_or_default(), ..*x };
+    let lines = out.lines().min(x.blocks.len().checked_div(parts).unwrap_or(0));
     let packed = part_registers::<T>() * L::ROWS * parts;
     let direct = if L::ROOMY { 8 } else { 1 };
     let mut scratch = if lines > direct { scratch.get_mut(..packed) } else { None };
@@ -439,65 +413,48 @@ pub(super) fn linear<L: Lanes, T: Weights>(
             skip: wanted - first,
             ahead: group.behind(),
         };
-        match (x, scratch.as_deref()) {
-            (Columns::Q8(x), Some(weights)) => (columns.q8)(weights, x, parts, &mut strip),
-            (Columns::Q16(x), Some(weights)) => (columns.q16)(weights, x, parts, &mut strip),
-            (Columns::Q8(x), None) => as_they_lie::<L, T, Act8>(isa, &group, x, parts, &mut strip),
-            (Columns::Q16(x), None) => as_they_lie::<L, T, Act16>(isa, &group, x, parts, &mut strip),
-        }
-    }
-}
-
-/// Activations of columns, one behind the other.
-#[derive(Clone, Copy)]
-enum Columns<'x> {
-    Q8(&'x [Act8]),
-    Q16(&'x [Act16]),
-}
-
-impl Columns<'_> {
-    /// How many blocks.
-    #[inline(always)]
-    fn len(self) -> usize {
-        match self {
-            Columns::Q8(x) => x.len(),
-            Columns::Q16(x) => x.len(),
+        match scratch.as_deref() {
+            Some(weights) => columns(weights, x, parts, &mut strip),
+            None => as_they_lie::<L, T>(isa, &group, x, parts, &mut strip),
         }
     }
 }
 
 /// All columns, with the weights as they lie.
 #[inline(always)]
-fn as_they_lie<L: Lanes, T: Weights, A: Act>(
+fn as_they_lie<L: Lanes, T: Weights>(
     isa: L,
     rows: &Rows<'_, L>,
-    x: &[A],
+    x: Blocks<'_>,
     parts: usize,
     strip: &mut Strip<'_, '_>,
 ) {
     let mut line = 0;
     while line < strip.lines {
         line += match strip.lines - line {
-            5.. if L::ROOMY => some_as_they_lie::<L, T, A, 8>(isa, rows, x, parts, line, strip),
-            2.. if L::ROOMY => some_as_they_lie::<L, T, A, 4>(isa, rows, x, parts, line, strip),
-            _ => some_as_they_lie::<L, T, A, 1>(isa, rows, x, parts, line, strip),
+            5.. if L::ROOMY => some_as_they_lie::<L, T, 8>(isa, rows, x, parts, line, strip),
+            2.. if L::ROOMY => some_as_they_lie::<L, T, 4>(isa, rows, x, parts, line, strip),
+            _ => some_as_they_lie::<L, T, 1>(isa, rows, x, parts, line, strip),
         };
     }
 }
 
 /// `N` columns from `line` on, or as many as there are.
 #[inline(always)]
-fn some_as_they_lie<L: Lanes, T: Weights, A: Act, const N: usize>(
+fn some_as_they_lie<L: Lanes, T: Weights, const N: usize>(
     isa: L,
     rows: &Rows<'_, L>,
-    x: &[A],
+    x: Blocks<'_>,
     parts: usize,
     line: usize,
     strip: &mut Strip<'_, '_>,
 ) -> usize {
     let lines = strip.lines;
-    let x = if N == 1 { columns(x, parts, line, lines) } else { columns_apart(x, parts, line, lines) };
-    let mut dot = Dot::<L, T, A, N>::new(isa, Abreast::new(x));
+    let pieces = match N {
+        1 => columns(x.blocks, parts, line, lines),
+        _ => columns_apart(x.blocks, parts, line, lines),
+    };
+    let mut dot = Dot::<L, T, N>::new(isa, Abreast::new(pieces), x);
     rows.parts::<T>(isa, parts / T::PARTS, &mut dot);
     dot.finish(strip, line);
     N

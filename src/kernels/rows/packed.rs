@@ -1,7 +1,7 @@
 //! Weights of a group of rows that are turned once, into scratch memory, and used for many columns.
 
-use super::{Abreast, Act, Dot, Lanes, Part, Sink, Strip, Weights, columns_apart};
-use crate::tensor::{Act8, Act16, BLOCK};
+use super::{Abreast, Dot, Lanes, Part, Sink, Strip, Weights, columns_apart};
+use crate::tensor::{BLOCK, Blocks};
 use core::marker::PhantomData;
 
 /// Registers of a part in scratch memory.
@@ -65,39 +65,34 @@ fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
     Part { w, d: [first, if halves { second } else { first }], m: second }
 }
 
-/// Columns of weights that are packed: [`packed`] for 8 and for 16 bits, where the instruction set is on.
-pub(in crate::kernels) struct PackedColumns {
-    pub q8: fn(&[f32], &[Act8], usize, &mut Strip<'_, '_>),
-    pub q16: fn(&[f32], &[Act16], usize, &mut Strip<'_, '_>),
-}
+/// Columns of weights that are packed: [`packed`], where the instruction set is on.
+pub(in crate::kernels) type PackedColumns = fn(&[f32], Blocks<'_>, usize, &mut Strip<'_, '_>);
 
 /// All columns, with the weights that [`Pack`] has written for a type like `T`; to be inlined into a root function with
 /// the instruction set of `isa`.
 #[inline(always)]
-pub(in crate::kernels) fn packed<L: Lanes, T: Weights, A: Act>(
+pub(in crate::kernels) fn packed<L: Lanes, T: Weights>(
     isa: L,
     weights: &[f32],
-    x: &[A],
+    x: Blocks<'_>,
     parts: usize,
     strip: &mut Strip<'_, '_>,
 ) {
     let mut line = 0;
     while line < strip.lines {
         line += match strip.lines - line {
-            5.. if L::ROOMY && A::PLANES == 1 => {
-                some_packed::<L, T, A, 8>(isa, weights, x, parts, line, strip)
-            }
-            _ => some_packed::<L, T, A, 4>(isa, weights, x, parts, line, strip),
+            5.. if L::ROOMY => some_packed::<L, T, 8>(isa, weights, x, parts, line, strip),
+            _ => some_packed::<L, T, 4>(isa, weights, x, parts, line, strip),
         };
     }
 }
 
 /// `N` columns from `line` on, or as many as there are.
 #[inline(always)]
-fn some_packed<L: Lanes, T: Weights, A: Act, const N: usize>(
+fn some_packed<L: Lanes, T: Weights, const N: usize>(
     isa: L,
     weights: &[f32],
-    x: &[A],
+    x: Blocks<'_>,
     parts: usize,
     line: usize,
     strip: &mut Strip<'_, '_>,
@@ -106,13 +101,13 @@ fn some_packed<L: Lanes, T: Weights, A: Act, const N: usize>(
     let piece = bytes.saturating_mul(N).div_ceil(strip.lines.max(1));
     isa.prefetch(ahead.wrapping_add(line / N * piece), piece);
     let whole = strip.lines - line >= N && strip.rows == L::ROWS;
-    let x = match x.get(line * parts..) {
+    let pieces = match x.blocks.get(line * parts..) {
         Some(x) if whole => Abreast::cut(x, parts),
-        _ => Abreast::new(columns_apart(x, parts, line, strip.lines)),
+        _ => Abreast::new(columns_apart(x.blocks, parts, line, strip.lines)),
     };
-    let mut dot = Dot::<L, T, A, N>::new(isa, x);
+    let mut dot = Dot::<L, T, N>::new(isa, pieces, x);
     for part in weights.chunks_exact(part_registers::<T>() * L::ROWS) {
-        dot.ready_part(unpack::<L, T>(isa, part));
+        dot.ready_part(&unpack::<L, T>(isa, part));
     }
     if !whole {
         dot.finish(strip, line);

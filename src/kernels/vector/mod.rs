@@ -21,14 +21,13 @@ pub(super) use lanes::Lanes;
 #[cfg(test)]
 pub(super) use lanes::{short, widen};
 pub(super) use norm::{layer_norm, log_sum_exp, rms_norm};
-pub(super) use quantize::{quantize8, quantize16};
+pub(super) use quantize::quantize;
 
 /// Hands the signatures of all vector kernels to the macro `$stamp`; behind an `@` an array of kernels, one a type.
 macro_rules! for_vector_kernels {
     ($stamp:ident $($option:tt)*) => {
         $stamp! { $($option)*
-            quantize8(x: &[f32], out: &mut [Act8]);
-            quantize16(x: &[f32], out: &mut [Act16]);
+            quantize(x: &[f32], precision: Precision, out: &mut [Act8], rests: &mut [Act8], first: usize);
             rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             activate(f: Activation, x: &mut [f32]);
@@ -158,7 +157,7 @@ store_bodies! {
 /// The specification: the bodies as the target compiles them by default.
 pub(super) mod scalar {
     use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
-    use crate::tensor::{Act8, Act16, DType};
+    use crate::tensor::{Act8, DType, Precision};
 
     mod body {
         pub(super) use super::super::*;

@@ -1,30 +1,21 @@
 //! Activations are rounded to integers, 32 values with one scale.
 
-use crate::tensor::{Act8, Act16, BLOCK, Sums};
+use crate::tensor::{Act8, BLOCK, Precision, STANDS_OUT, Sums};
 
 /// `1.5 * 2^23`: adding it rounds a small number to an integer (nearest even), which is left in the low bits.
 const ROUNDER: f32 = 12_582_912.0;
 /// Below this peak, `2^-100`, a block counts as zero: `1 / peak` must stay a normal number.
 const TINY: u32 = (127 - 100) << 23;
 
-/// Scale and its inverse for values up to `steps`, from the largest magnitude. `(NaN, 0)` when a value is not finite,
-/// `(0, 0)` for a block of zeros.
+/// The largest magnitude, with the sign bit clear; infinity or NaN when a value is one.
 #[inline(always)]
-fn scales(x: &[f32; BLOCK], steps: f32) -> (f32, f32) {
+fn peak(x: &[f32; BLOCK]) -> f32 {
     let mut peak = 0;
     for v in x {
         let size = (v.to_bits() & 0x7fff_ffff) as i32;
         peak = if size > peak { size } else { peak };
     }
-    let peak = peak as u32;
-    if peak >= f32::INFINITY.to_bits() {
-        (f32::NAN, 0.0)
-    } else if peak < TINY {
-        (0.0, 0.0)
-    } else {
-        let peak = f32::from_bits(peak);
-        (peak / steps, steps / peak)
-    }
+    f32::from_bits(peak as u32)
 }
 
 /// The products with `factor`, rounded to the nearest integer, ties to even, for products up to `2^22`.
@@ -50,40 +41,61 @@ fn sums(scale: f32, q: &[i32; BLOCK]) -> Sums {
     Sums::new(scale, halves[0], halves[1])
 }
 
-/// `q = round_half_even(x * (127 / peak))`, scale `peak / 127`. Values behind the last whole block are left out.
+/// A block without a rest.
 #[inline(always)]
-pub(in crate::kernels) fn quantize8(x: &[f32], out: &mut [Act8]) {
-    for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out) {
-        let (scale, factor) = scales(x, 127.0);
-        if factor == 0.0 {
-            *out = Act8 { scale, sums: Sums::new(scale, 0, 0), q: [0; BLOCK] };
-            continue;
-        }
-        let q = rounded(x, factor);
-        out.scale = scale;
-        out.sums = sums(scale, &q);
-        for (byte, q) in out.q.iter_mut().zip(&q) {
-            *byte = *q as i8;
-        }
+fn block(scale: f32, q: &[i32; BLOCK], out: &mut Act8) {
+    out.scale = scale;
+    out.sums = sums(scale, q);
+    out.rest = 0;
+    for (byte, q) in out.q.iter_mut().zip(q) {
+        *byte = *q as i8;
     }
 }
 
-/// `q = round_half_even(x * (32639 / peak))`, scale `peak / 32639`, in two signed bytes: `q = 256 hi + lo`.
+/// Rounds one column; see [`Kernels::quantize`](crate::kernels::Kernels::quantize).
 #[inline(always)]
-pub(in crate::kernels) fn quantize16(x: &[f32], out: &mut [Act16]) {
-    for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out) {
-        let (scale, factor) = scales(x, 32639.0);
-        if factor == 0.0 {
-            *out = Act16 { scale, sums: Sums::new(scale, 0, 0), hi: [0; BLOCK], lo: [0; BLOCK] };
+pub(in crate::kernels) fn quantize(
+    x: &[f32],
+    precision: Precision,
+    out: &mut [Act8],
+    rests: &mut [Act8],
+    first: usize,
+) {
+    let x = x.as_chunks::<BLOCK>().0;
+    let count = x.len().min(out.len());
+    let mut squares = 0.0;
+    for (x, out) in x.iter().zip(&mut *out) {
+        let peak = peak(x);
+        out.scale = peak;
+        squares += peak * peak;
+    }
+    // `square > STANDS_OUT * mean`.
+    let (factor, bound) = match precision {
+        Precision::Bits8 => (0.0, 0.0),
+        Precision::Mixed => (count as f32, STANDS_OUT as f32 * squares),
+        Precision::Bits16 => (1.0, -1.0),
+    };
+    let (mut rests, mut number) = (rests.iter_mut(), first as u32);
+    for (x, out) in x.iter().zip(out) {
+        let peak = out.scale;
+        if peak.to_bits() < TINY || peak.to_bits() >= f32::INFINITY.to_bits() {
+            let scale = if peak.to_bits() < TINY { 0.0 } else { f32::NAN };
+            block(scale, &[0; BLOCK], out);
             continue;
         }
-        let q = rounded(x, factor);
-        out.scale = scale;
-        out.sums = sums(scale, &q);
-        for ((hi, lo), q) in out.hi.iter_mut().zip(&mut out.lo).zip(&q) {
-            // The low byte is the nearest to zero; 128 makes up for its sign in the high byte.
-            *lo = *q as i8;
-            *hi = (q.wrapping_add(128) >> 8) as i8;
+        let (scale, inverse) = (peak / 127.0, 127.0 / peak);
+        let q = rounded(x, inverse);
+        block(scale, &q, out);
+        if peak * peak * factor > bound
+            && let Some(rest) = rests.next()
+        {
+            let mut left = [0.0; BLOCK];
+            for ((left, v), q) in left.iter_mut().zip(x).zip(&q) {
+                *left = v * inverse - *q as f32;
+            }
+            block(scale / 254.0, &rounded(&left, 254.0), rest);
+            number = number.wrapping_add(1);
+            out.rest = number;
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
+use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix, Sums};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix};
 use core::arch::wasm32::*;
 
 /// 128-bit vectors, which the whole module is built for.
@@ -52,32 +52,10 @@ pub(super) fn halves(h: v128) -> v128 {
     v128_or(v128_or(finite, special), sign)
 }
 
-/// Activations as 16-bit numbers: the even ones of 16, and the odd ones.
-trait Words {
-    /// Those from `16 half` on.
-    fn words(&self, half: usize) -> [v128; 2];
-}
-
 /// The even and the odd signed bytes as 16-bit numbers.
 #[inline(always)]
 fn even_odd(v: v128) -> [v128; 2] {
     [i16x8_shr(i16x8_shl(v, 8), 8), i16x8_shr(v, 8)]
-}
-
-impl Words for Act8 {
-    #[inline(always)]
-    fn words(&self, half: usize) -> [v128; 2] {
-        even_odd(column(&self.q, half))
-    }
-}
-
-impl Words for Act16 {
-    #[inline(always)]
-    fn words(&self, half: usize) -> [v128; 2] {
-        let (hi, lo) = (column(&self.hi, half), column(&self.lo, half));
-        let [even, odd] = even_odd(lo);
-        [i16x8_add(i16x8_shl(hi, 8), even), i16x8_add(v128_and(hi, i16x8_splat(-256)), odd)]
-    }
 }
 
 /// Adds the products of the four bytes of each lane, given as their even and odd ones, with quad `LANE` of `x`.
@@ -86,31 +64,6 @@ fn step<const LANE: usize>(sum: v128, w: [v128; 2], x: [v128; 2]) -> v128 {
     let even = i32x4_dot_i16x8(w[0], i32x4_shuffle::<LANE, LANE, LANE, LANE>(x[0], x[0]));
     let odd = i32x4_dot_i16x8(w[1], i32x4_shuffle::<LANE, LANE, LANE, LANE>(x[1], x[1]));
     i32x4_add(sum, i32x4_add(even, odd))
-}
-
-/// Sums of products of signed bytes with activations, both as 16-bit numbers: exact, since the largest product of two is
-/// 128 * 32767.
-#[inline(always)]
-fn dots<A: Words, const N: usize>(
-    codes: Codes,
-    w: &[v128; 8],
-    x: &[&A; N],
-    sums: [&Sums; N],
-) -> [[v128; N]; 2] {
-    let starts = sums.map(|sums| codes.starts(sums).map(|start| i32x4_splat(start)));
-    let mut sums = [starts.map(|[first, _]| first), starts.map(|[_, second]| second)];
-    for (half, w) in w.as_chunks::<4>().0.iter().enumerate() {
-        let w = w.map(even_odd);
-        let Some(sums) = sums.get_mut(if codes.halves() { half } else { 0 }) else { break };
-        for (x, sum) in x.iter().zip(sums) {
-            let x = x.words(half);
-            *sum = step::<0>(*sum, w[0], x);
-            *sum = step::<1>(*sum, w[1], x);
-            *sum = step::<2>(*sum, w[2], x);
-            *sum = step::<3>(*sum, w[3], x);
-        }
-    }
-    sums
 }
 
 impl Lanes for Simd128 {
@@ -192,13 +145,22 @@ impl Lanes for Simd128 {
     }
 
     #[inline(always)]
-    fn dot8<const N: usize>(self, codes: Codes, w: &[v128; 8], x: &[&Act8; N]) -> [[v128; N]; 2] {
-        dots(codes, w, x, x.map(|x| &x.sums))
-    }
-
-    #[inline(always)]
-    fn dot16<const N: usize>(self, codes: Codes, w: &[v128; 8], x: &[&Act16; N]) -> [[v128; N]; 2] {
-        dots(codes, w, x, x.map(|x| &x.sums))
+    fn dot<const N: usize>(self, codes: Codes, w: &[v128; 8], x: &[&Act8; N]) -> [[v128; N]; 2] {
+        let starts = x.map(|x| codes.starts(&x.sums).map(|start| i32x4_splat(start)));
+        let mut sums = [starts.map(|[first, _]| first), starts.map(|[_, second]| second)];
+        // Products of 16-bit numbers are exact.
+        for (half, w) in w.as_chunks::<4>().0.iter().enumerate() {
+            let w = w.map(even_odd);
+            let Some(sums) = sums.get_mut(if codes.halves() { half } else { 0 }) else { break };
+            for (x, sum) in x.iter().zip(sums) {
+                let x = even_odd(column(&x.q, half));
+                *sum = step::<0>(*sum, w[0], x);
+                *sum = step::<1>(*sum, w[1], x);
+                *sum = step::<2>(*sum, w[2], x);
+                *sum = step::<3>(*sum, w[3], x);
+            }
+        }
+        sums
     }
 
     #[inline(always)]
@@ -333,12 +295,11 @@ fn quantised<T: Weights>(
     out: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
-    rows::linear::<Simd128, T>(Simd128, w, x, out, scratch, &columns);
+    rows::linear::<Simd128, T>(Simd128, w, x, out, scratch, packed::<T::Alike>);
 }
 
 /// Columns of packed weights.
 #[inline(never)]
-fn packed<T: Weights, A: Act>(weights: &[f32], x: &[A], parts: usize, strip: &mut Strip<'_, '_>) {
-    rows::packed::<Simd128, T, A>(Simd128, weights, x, parts, strip);
+fn packed<T: Weights>(weights: &[f32], x: Blocks<'_>, parts: usize, strip: &mut Strip<'_, '_>) {
+    rows::packed::<Simd128, T>(Simd128, weights, x, parts, strip);
 }

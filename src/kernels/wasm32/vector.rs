@@ -3,7 +3,7 @@
 use super::super::vector::Lanes;
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use super::linear::halves;
-use crate::tensor::{Act8, Act16, DType};
+use crate::tensor::{Act8, DType, Precision};
 use core::arch::wasm32::*;
 
 /// 16 lanes in four registers.
@@ -84,9 +84,9 @@ impl Lanes for Simd128 {
 
 mod body {
     pub(super) use crate::kernels::vector::{
-        activate, activate_mul, add, attention_merge, layer_norm, log_sum_exp, quantize8, quantize16,
-        rms_norm, rope, scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0,
-        store_value_f16, store_value_f32, store_value_q8_0,
+        activate, activate_mul, add, attention_merge, layer_norm, log_sum_exp, quantize, rms_norm, rope,
+        scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0, store_value_f16,
+        store_value_f32, store_value_q8_0,
     };
 
     use super::Simd128;

@@ -5,14 +5,14 @@
 use super::avx2_products::EncodedFours;
 #[cfg(feature = "avxvnni")]
 use super::avx2_products::Fours;
-use super::avx2_products::{Pairs, Products, dot_bytes, dot_fours, dot_words, shifted, starts};
+use super::avx2_products::{Pairs, Products, dot_bytes, dot_fours, shifted, starts};
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
+use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, DType, Matrix};
+use crate::tensor::{Act8, Activations, Blocks, DType, Matrix};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -182,7 +182,7 @@ impl<P: Products> Lanes for Avx2<P> {
     }
 
     #[inline(always)]
-    fn dot8<const N: usize>(self, codes: Codes, w: &[__m256i; 8], x: &[&Act8; N]) -> [[__m256i; N]; 2] {
+    fn dot<const N: usize>(self, codes: Codes, w: &[__m256i; 8], x: &[&Act8; N]) -> [[__m256i; N]; 2] {
         let mut q = [&x[0].q; N];
         for c in 0..N {
             q[c] = &x[c].q;
@@ -198,44 +198,6 @@ impl<P: Products> Lanes for Avx2<P> {
         };
         for c in 0..N {
             sums[0][c] = shifted(self, codes, sums[0][c], &x[c].sums);
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn dot16<const N: usize>(self, codes: Codes, w: &[__m256i; 8], x: &[&Act16; N]) -> [[__m256i; N]; 2] {
-        let (mut hi, mut lo) = ([&x[0].hi; N], [&x[0].lo; N]);
-        for c in 0..N {
-            (hi[c], lo[c]) = (&x[c].hi, &x[c].lo);
-        }
-        if P::FOURS {
-            let mut sums = dot_fours(self, codes, w, &hi, &[[0; 2]; N]);
-            let low = dot_fours(self, codes, w, &lo, &x.map(|x| starts(codes, &x.sums)));
-            for half in 0..2 {
-                for c in 0..N {
-                    // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-                    sums[half][c] =
-                        unsafe { _mm256_add_epi32(_mm256_slli_epi32::<8>(sums[half][c]), low[half][c]) };
-                }
-            }
-            return sums;
-        }
-        let (mut sums, low) = match codes {
-            Codes::Four | Codes::FourMinus8 => (
-                dot_bytes::<P, N, 8, false>(self, false, w, &hi),
-                dot_bytes::<P, N, 8, false>(self, false, w, &lo),
-            ),
-            Codes::Five | Codes::FiveMinus16 => (
-                dot_bytes::<P, N, 4, false>(self, false, w, &hi),
-                dot_bytes::<P, N, 4, false>(self, false, w, &lo),
-            ),
-            Codes::SixMinus32 => return dot_words(self, true, w, x),
-            Codes::Signed8 => return dot_words(self, false, w, x),
-        };
-        for c in 0..N {
-            // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-            let both = unsafe { _mm256_add_epi32(_mm256_slli_epi32::<8>(sums[0][c]), low[0][c]) };
-            sums[0][c] = shifted(self, codes, both, &x[c].sums);
         }
         sums
     }
@@ -383,9 +345,9 @@ macro_rules! table {
                 out: &mut TileMut<'_, f32>,
                 scratch: &mut [f32],
             ) {
-                let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
                 // SAFETY: the caller's promise.
-                rows::linear::<Avx2<$products>, T>(unsafe { Avx2::new() }, w, x, out, scratch, &columns);
+                let isa = unsafe { Avx2::<$products>::new() };
+                rows::linear::<_, T>(isa, w, x, out, scratch, packed::<T::Alike>);
             }
 
             /// A layer of quantised weights.
@@ -404,26 +366,26 @@ macro_rules! table {
             /// # Safety
             /// The CPU has these features.
             #[target_feature(enable = $features)]
-            unsafe fn packed_root<T: Weights, A: Act>(
+            unsafe fn packed_root<T: Weights>(
                 weights: &[f32],
-                x: &[A],
+                x: Blocks<'_>,
                 parts: usize,
                 strip: &mut Strip<'_, '_>,
             ) {
                 // SAFETY: the caller's promise.
-                rows::packed::<Avx2<$products>, T, A>(unsafe { Avx2::new() }, weights, x, parts, strip);
+                rows::packed::<Avx2<$products>, T>(unsafe { Avx2::new() }, weights, x, parts, strip);
             }
 
             /// Columns of packed weights.
             #[inline(never)]
-            fn packed<T: Weights, A: Act>(
+            fn packed<T: Weights>(
                 weights: &[f32],
-                x: &[A],
+                x: Blocks<'_>,
                 parts: usize,
                 strip: &mut Strip<'_, '_>,
             ) {
                 // SAFETY: this table is only reachable when the features were detected.
-                unsafe { packed_root::<T, A>(weights, x, parts, strip) }
+                unsafe { packed_root::<T>(weights, x, parts, strip) }
             }
 
             [

@@ -3,7 +3,7 @@
 
 use super::avx2_linear::Avx2;
 use crate::kernels::rows::{Codes, Lanes};
-use crate::tensor::{Act16, BLOCK, Sums};
+use crate::tensor::{BLOCK, Sums};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -75,13 +75,6 @@ pub(super) fn shifted<P: Products>(isa: Avx2<P>, codes: Codes, sum: __m256i, sum
     }
     // SAFETY: instructions on registers, which a value of `Avx2` stands for.
     unsafe { _mm256_add_epi32(sum, isa.splat(codes.starts(sums)[0])) }
-}
-
-/// 32 bytes as a register.
-#[inline(always)]
-fn bytes32<P: Products>(_: Avx2<P>, q: &[i8; BLOCK]) -> __m256i {
-    // SAFETY: 32 bytes that may be read, no alignment needed; AVX2 is there.
-    unsafe { _mm256_loadu_si256(q.as_ptr().cast()) }
 }
 
 /// Bytes `4 g` to `4 g + 3` in every lane.
@@ -164,49 +157,6 @@ pub(super) fn dot_bytes<P: Products, const N: usize, const CHUNK: usize, const S
             unsafe {
                 let wide = _mm256_madd_epi16(pairs[c], _mm256_set1_epi16(1));
                 sums[half][c] = _mm256_add_epi32(sums[half][c], wide);
-            }
-        }
-    }
-    sums
-}
-
-/// Sums of products of signed bytes with 16-bit activations, both as 16-bit numbers: `vpmaddwd` is exact for them.
-///
-/// The even and the odd bytes of a quad of weights meet the same of the activations, so nothing is shuffled.
-#[inline(always)]
-pub(super) fn dot_words<P: Products, const N: usize>(
-    isa: Avx2<P>,
-    halves: bool,
-    w: &[__m256i; 8],
-    x: &[&Act16; N],
-) -> [[__m256i; N]; 2] {
-    let mut even = [[0i32; 8]; N];
-    let mut odd = [[0i32; 8]; N];
-    for c in 0..N {
-        let (hi, lo) = (bytes32(isa, &x[c].hi), bytes32(isa, &x[c].lo));
-        // SAFETY: AVX2 is there, and each array is one register long.
-        unsafe {
-            let e = _mm256_add_epi16(
-                _mm256_slli_epi16::<8>(hi),
-                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(lo)),
-            );
-            let high = _mm256_and_si256(hi, _mm256_set1_epi16(-256));
-            let o = _mm256_add_epi16(high, _mm256_srai_epi16::<8>(lo));
-            _mm256_storeu_si256(even[c].as_mut_ptr().cast(), e);
-            _mm256_storeu_si256(odd[c].as_mut_ptr().cast(), o);
-        }
-    }
-    let mut sums = [[isa.splat(0); N]; 2];
-    for g in 0..8 {
-        let half = if halves { g / 4 } else { 0 };
-        // SAFETY: instructions on registers, which a value of `Avx2` stands for.
-        unsafe {
-            let we = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w[g]));
-            let wo = _mm256_srai_epi16::<8>(w[g]);
-            for c in 0..N {
-                let e = _mm256_madd_epi16(we, _mm256_set1_epi32(even[c][g]));
-                let o = _mm256_madd_epi16(wo, _mm256_set1_epi32(odd[c][g]));
-                sums[half][c] = _mm256_add_epi32(sums[half][c], _mm256_add_epi32(e, o));
             }
         }
     }

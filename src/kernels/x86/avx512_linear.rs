@@ -4,11 +4,11 @@
 use super::avx2_products::starts;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, Act, At, Codes, Lanes, PackedColumns, Strip, Weights};
+use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Act16, Activations, BLOCK, DType, Matrix};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -204,7 +204,7 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn dot8<const N: usize>(self, codes: Codes, w: &[__m512i; 8], x: &[&Act8; N]) -> [[__m512i; N]; 2] {
+    fn dot<const N: usize>(self, codes: Codes, w: &[__m512i; 8], x: &[&Act8; N]) -> [[__m512i; N]; 2] {
         let mut sums = [[self.splat(0); N]; 2];
         for c in 0..N {
             let [first, second] = starts(codes, &x[c].sums);
@@ -221,40 +221,6 @@ impl Lanes for Avx512 {
         if apart && codes != Codes::SixMinus32 {
             for c in 0..N {
                 sums[0][c] = add(self, sums[0][c], sums[1][c]);
-            }
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn dot16<const N: usize>(self, codes: Codes, w: &[__m512i; 8], x: &[&Act16; N]) -> [[__m512i; N]; 2] {
-        let mut sums = [[self.splat(0); N]; 2];
-        // Both planes of four columns are eight sums, which do not wait for each other.
-        for first in (0..N).step_by(4) {
-            let columns = first..N.min(first + 4);
-            let mut low = [[self.splat(0); 4]; 2];
-            for c in columns.clone() {
-                let starts = starts(codes, &x[c].sums);
-                (low[0][c - first], low[1][c - first]) = (self.splat(starts[0]), self.splat(starts[1]));
-            }
-            let apart = codes == Codes::SixMinus32 || N < 4;
-            for g in 0..8 {
-                let half = if apart { g / 4 } else { 0 };
-                for c in columns.clone() {
-                    sums[half][c] = products(self, sums[half][c], w[g], &x[c].hi, g);
-                    low[half][c - first] = products(self, low[half][c - first], w[g], &x[c].lo, g);
-                }
-            }
-            for c in columns {
-                if apart && codes != Codes::SixMinus32 {
-                    sums[0][c] = add(self, sums[0][c], sums[1][c]);
-                    low[0][c - first] = add(self, low[0][c - first], low[1][c - first]);
-                }
-                for half in 0..2 {
-                    // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-                    let high = unsafe { _mm512_slli_epi32::<8>(sums[half][c]) };
-                    sums[half][c] = add(self, high, low[half][c - first]);
-                }
             }
         }
         sums
@@ -490,9 +456,8 @@ unsafe fn root<T: Weights>(
     out: &mut TileMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    let columns = PackedColumns { q8: packed::<T::Alike, Act8>, q16: packed::<T::Alike, Act16> };
     // SAFETY: the caller's promise.
-    rows::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out, scratch, &columns);
+    rows::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out, scratch, packed::<T::Alike>);
 }
 
 /// A layer of quantised weights.
@@ -511,14 +476,14 @@ fn quantised<T: Weights>(
 /// # Safety
 /// As for [`root`].
 #[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn packed_root<T: Weights, A: Act>(weights: &[f32], x: &[A], parts: usize, strip: &mut Strip<'_, '_>) {
+unsafe fn packed_root<T: Weights>(weights: &[f32], x: Blocks<'_>, parts: usize, strip: &mut Strip<'_, '_>) {
     // SAFETY: the caller's promise.
-    rows::packed::<Avx512, T, A>(unsafe { Avx512::new() }, weights, x, parts, strip);
+    rows::packed::<Avx512, T>(unsafe { Avx512::new() }, weights, x, parts, strip);
 }
 
 /// Columns of packed weights.
 #[inline(never)]
-fn packed<T: Weights, A: Act>(weights: &[f32], x: &[A], parts: usize, strip: &mut Strip<'_, '_>) {
+fn packed<T: Weights>(weights: &[f32], x: Blocks<'_>, parts: usize, strip: &mut Strip<'_, '_>) {
     // SAFETY: as above.
-    unsafe { packed_root::<T, A>(weights, x, parts, strip) }
+    unsafe { packed_root::<T>(weights, x, parts, strip) }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! magic "LOCUTORS", version u32, kind u32 (0 a sequence, 1 a session), length of the whole state u64
 //! model u64: digest of the metadata and the tensor directory of its file
-//! types u32 keys, u32 values; 5 x u32 bits of the rounded activations (qkv, attention output, MLP in, MLP out, head)
+//! types u32 keys, u32 values; 5 x u32 bits of the rounded activations, 0 for 8 and 16 mixed (qkv, attention output, MLP in, MLP out, head)
 //! window u32 of the layers with pages of their own, 0 for none
 //! policy u32 (0 stop, 1 shift, 2 slide), its context u64 (0 for stop), its tokens to keep u64
 //! sequences u32, pages u32 of all layers, pages u32 of the layers that see a window, sampler u32 (0 or 1)
@@ -142,6 +142,7 @@ impl Session<'_> {
         ];
         let bits = bits.map(|precision| match precision {
             Precision::Bits8 => 8,
+            Precision::Mixed => 0,
             Precision::Bits16 => 16,
         });
         let context = self.policy.context() as u64;
