@@ -35,17 +35,18 @@ impl Pass<'_, '_> {
     pub fn broken(&self, phase: Phase) -> impl Iterator<Item = usize> + '_ {
         let spec = self.forward.spec;
         let around = spec.norm_place == NormPlace::Around;
-        let (array, width, first) = match phase {
-            Phase::AttnOut(_) | Phase::FfnOut(_) if around => (&*self.memory.branch, spec.embd, 0),
-            Phase::Embed | Phase::AttnOut(_) | Phase::FfnOut(_) => (&*self.memory.x, spec.embd, 0),
-            Phase::AttnNorm(_) | Phase::FfnNorm(_) if around => (&*self.memory.x, spec.embd, 0),
-            Phase::Head => (&*self.memory.logits, spec.vocab, self.batch.wanted_from),
+        let first = self.first_column(phase);
+        let (array, width, skipped) = match phase {
+            Phase::AttnOut(_) | Phase::FfnOut(_) if around => (&*self.memory.branch, spec.embd, first),
+            Phase::Embed | Phase::AttnOut(_) | Phase::FfnOut(_) => (&*self.memory.x, spec.embd, first),
+            Phase::AttnNorm(_) | Phase::FfnNorm(_) if around => (&*self.memory.x, spec.embd, first),
+            Phase::Head => (&*self.memory.logits, spec.vocab, 0),
             _ => (&[][..], 1, 0),
         };
         let columns = self.batch.ids.len().saturating_sub(first);
         let is_head = phase == Phase::Head;
         let bad = move |value: &f32| !(value.is_finite() || is_head && *value == f32::NEG_INFINITY);
-        let rows = array.chunks_exact(width.max(1)).take(columns).enumerate();
+        let rows = array.chunks_exact(width.max(1)).skip(skipped).take(columns).enumerate();
         rows.filter(move |(_, row)| row.iter().any(bad)).map(move |(row, _)| first + row)
     }
 }

@@ -5,7 +5,11 @@
 //! units at once run as fewer, larger jobs. Nothing of a pass is visible before its last phase: keys and values beyond
 //! the session's length are never read.
 //!
-//! Shapes: B columns (tokens of this pass), E `embd`, H heads of `dim_k`, F `ff`, V `vocab`.
+//! Of the last layer keys and values are all that columns without wanted logits leave behind, so what follows them there is
+//! done for the wanted columns alone ([`Pass::first_column`]).
+//!
+//! Shapes: B columns (tokens of this pass; of the last layer the wanted ones), E `embd`, H heads of `dim_k`, F `ff`, V
+//! `vocab`.
 
 use super::names::Role;
 use super::plan::{self, RunMemory};
@@ -304,18 +308,43 @@ impl Pass<'_, '_> {
         }
     }
 
+    /// The first column that a phase works on.
+    pub fn first_column(&self, phase: Phase) -> usize {
+        match phase {
+            Phase::Attend(layer)
+            | Phase::AttnRound(layer)
+            | Phase::AttnOut(layer)
+            | Phase::FfnNorm(layer)
+            | Phase::FfnIn(layer)
+            | Phase::FfnRound(layer)
+            | Phase::FfnOut(layer)
+                if layer + 1 == self.forward.spec.layers =>
+            {
+                self.batch.wanted_from.min(self.batch.ids.len())
+            }
+            Phase::OutNorm | Phase::Head => self.batch.wanted_from.min(self.batch.ids.len()),
+            _ => 0,
+        }
+    }
+
+    /// Number of columns that a phase works on.
+    fn columns(&self, phase: Phase) -> usize {
+        self.batch.ids.len() - self.first_column(phase)
+    }
+
     /// Number of units of work of a phase.
     pub fn units(&self, phase: Phase) -> usize {
-        let (spec, columns) = (self.forward.spec, self.columns());
+        let (spec, columns) = (self.forward.spec, self.columns(phase));
         match phase {
-            Phase::Embed | Phase::AttnNorm(_) | Phase::FfnNorm(_) | Phase::AttnRound(_) => columns,
+            Phase::Embed | Phase::AttnNorm(_) | Phase::FfnNorm(_) | Phase::AttnRound(_) | Phase::OutNorm => {
+                columns
+            }
             Phase::Angles if matches!(spec.position, Position::Rope { .. }) => columns,
             Phase::Angles => 0,
             Phase::Store(_) => columns.div_ceil(KV_BLOCK),
             Phase::Attend(layer) => self.rounds(layer).units(),
             Phase::FfnRound(layer) if self.ffn_rounding(layer).is_none() => 0,
             Phase::FfnRound(_) => columns,
-            Phase::OutNorm => self.batch.wanted(),
             Phase::Qkv(_) | Phase::AttnOut(_) | Phase::FfnIn(_) | Phase::FfnOut(_) | Phase::Head => {
                 self.grid(phase).units()
             }
@@ -340,14 +369,14 @@ impl Pass<'_, '_> {
 
     /// The units of a linear layer.
     fn grid(&self, phase: Phase) -> Grid {
-        let (spec, columns) = (self.forward.spec, self.columns());
+        let (spec, columns) = (self.forward.spec, self.columns(phase));
         match phase {
             Phase::Qkv(_) => Grid::new(spec.qkv_rows().iter().sum(), spec.embd, columns),
             Phase::AttnOut(_) => Grid::new(spec.embd, spec.attention_width(), columns),
             Phase::FfnIn(_) if spec.mlp == Mlp::Plain => Grid::new(spec.ff, spec.embd, columns),
             Phase::FfnIn(_) => Grid::new(spec.ff, 2 * spec.embd, columns),
             Phase::FfnOut(_) => Grid::new(spec.embd, spec.ff, columns),
-            Phase::Head => Grid::new(spec.vocab, spec.embd, self.batch.wanted()),
+            Phase::Head => Grid::new(spec.vocab, spec.embd, columns),
             _ => Grid::new(0, 0, 0),
         }
     }
@@ -356,13 +385,10 @@ impl Pass<'_, '_> {
     fn rounds(&self, layer: usize) -> Rounds {
         let (spec, limits) = (self.forward.spec, &self.memory.limits);
         let (kind, window) = (limits.cache(spec, layer).0, spec.layer(layer).window);
-        let parts = (0..self.columns()).map(|column| self.batch.sight(kind, window, column).parts()).max();
+        let columns = self.first_column(Phase::Attend(layer))..self.batch.ids.len();
+        let parts = columns.clone().map(|column| self.batch.sight(kind, window, column).parts()).max();
         let slots = self.memory.hidden.len() / self.forward.slot().max(1);
-        Rounds::new(self.columns(), spec.kv_heads, parts.unwrap_or(0), slots)
-    }
-
-    fn columns(&self) -> usize {
-        self.batch.ids.len()
+        Rounds::new(columns.len(), spec.kv_heads, parts.unwrap_or(0), slots)
     }
 
     /// x = table[id] * embed_scale (+ positions[p])   [B][E]
@@ -402,7 +428,8 @@ impl Pass<'_, '_> {
             QkvLayout::Separate => &[Role::Q, Role::K, Role::V],
         };
         let rounding = self.forward.rounding(roles, layer, self.memory.limits.precisions.qkv);
-        self.norm_and_round(behind, (Role::AttnNorm, Role::AttnNormBias, layer), rounding, 0, jobs);
+        let first = self.first_column(Phase::AttnNorm(layer));
+        self.norm_and_round(behind, (Role::AttnNorm, Role::AttnNormBias, layer), rounding, first, jobs);
     }
 
     /// x += norm(branch) of the attention; values = norm(x), rounded   [B][E]
@@ -412,7 +439,8 @@ impl Pass<'_, '_> {
         let gated = self.forward.spec.mlp != Mlp::Plain;
         let roles: &[Role] = if gated { &[Role::Gate, Role::Up] } else { &[Role::Up] };
         let rounding = self.forward.rounding(roles, layer, self.memory.limits.precisions.mlp_input);
-        self.norm_and_round(behind, (Role::FfnNorm, Role::FfnNormBias, layer), rounding, 0, jobs);
+        let first = self.first_column(Phase::FfnNorm(layer));
+        self.norm_and_round(behind, (Role::FfnNorm, Role::FfnNormBias, layer), rounding, first, jobs);
     }
 
     /// values = norm(x) of the wanted columns, rounded   [wanted][E]
@@ -422,7 +450,7 @@ impl Pass<'_, '_> {
         let roles = [self.forward.head_role()];
         let rounding = self.forward.rounding(&roles, 0, self.memory.limits.precisions.head);
         let before = (Role::OutputNorm, Role::OutputNormBias, 0);
-        self.norm_and_round(behind, before, rounding, self.batch.wanted_from, jobs);
+        self.norm_and_round(behind, before, rounding, self.first_column(Phase::OutNorm), jobs);
     }
 
     fn norm_and_round(
@@ -462,7 +490,7 @@ impl Pass<'_, '_> {
                 &separate
             }
         };
-        let len = self.columns() * stride;
+        let len = self.columns(Phase::Qkv(layer)) * stride;
         let RunMemory { values, blocks, rests, qkv, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, 0..rect.jobs());
         linear::stacked(run, rect, layers, &Inputs { values, blocks, rests }, stride, first(qkv, len));
@@ -472,7 +500,7 @@ impl Pass<'_, '_> {
     fn store(&mut self, layer: usize, units: Range<usize>) {
         let batch = self.batch;
         let (kind, place) = self.memory.limits.cache(self.forward.spec, layer);
-        let columns = units.start * KV_BLOCK..(units.end * KV_BLOCK).min(self.columns());
+        let columns = units.start * KV_BLOCK..(units.end * KV_BLOCK).min(self.columns(Phase::Store(layer)));
         let RunMemory { qkv, kv, angles, scratch, .. } = &mut *self.memory;
         let Some(kv) = kv.get_mut(kind) else { return };
         let run = self.tools.runner(scratch, 0..self.forward.spec.kv_heads);
@@ -488,7 +516,8 @@ impl Pass<'_, '_> {
     fn attention(&mut self, layer: usize, finish: bool, units: Range<usize>) {
         let (forward, batch, rounds, tools) = (self.forward, self.batch, self.rounds(layer), self.tools);
         let spec = forward.spec;
-        let (columns, batch_limit) = (self.columns(), self.memory.limits.batch);
+        let (from, batch_limit) = (self.first_column(Phase::Attend(layer)), self.memory.limits.batch);
+        let columns = self.columns(Phase::Attend(layer));
         let len = columns * spec.attention_width();
         let precision = self.memory.limits.precisions.attention_output;
         let rounding = forward.rounding(&[Role::AttnOut], layer, precision);
@@ -499,9 +528,9 @@ impl Pass<'_, '_> {
         let heads = forward.heads(layer, batch.positions, angles.each_ref().map(|angles| &**angles));
         let scores = Scores { scale: spec.attention_scale, softcap: spec.attention_softcap };
         let cache = |head, pages| kv.head(place, head, pages);
-        let sight = |column| batch.sight(kind, spec.layer(layer).window, column);
+        let sight = |column| batch.sight(kind, spec.layer(layer).window, from + column);
         let attending =
-            Attending { heads: &heads, scores: &scores, qkv, cache: &cache, sight: &sight, rounds };
+            Attending { heads: &heads, scores: &scores, qkv, from, cache: &cache, sight: &sight, rounds };
         if finish {
             let inputs = &mut Inputs { values: first(values, len), blocks, rests };
             return attending.finish(tools.runner(scratch, units), rounding, slots, inputs);
@@ -525,7 +554,7 @@ impl Pass<'_, '_> {
     /// x += Wo values + b, or branch = Wo values + b   [B][E]
     fn attn_out(&mut self, layer: usize, rect: &Rect) {
         let output = self.forward.layer(Role::AttnOut, Role::AttnOutBias, layer);
-        self.project(&output, false, rect);
+        self.project(Phase::AttnOut(layer), &output, rect);
     }
 
     /// hidden = f(Wgate values) * (Wup values), or f(Wup values + b)   [B][F]
@@ -533,7 +562,7 @@ impl Pass<'_, '_> {
         let (forward, spec) = (self.forward, self.forward.spec);
         let up = forward.layer(Role::Up, Role::UpBias, layer);
         let gate = (spec.mlp != Mlp::Plain).then(|| forward.layer(Role::Gate, Role::GateBias, layer));
-        let len = self.columns() * spec.ff;
+        let len = self.columns(Phase::FfnIn(layer)) * spec.ff;
         let RunMemory { values, blocks, rests, hidden, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, 0..rect.jobs());
         let inputs = Inputs { values, blocks, rests };
@@ -560,17 +589,19 @@ impl Pass<'_, '_> {
     /// x += Wdown hidden + b, or branch = Wdown hidden + b   [B][E]
     fn ffn_out(&mut self, layer: usize, rect: &Rect) {
         let down = self.forward.layer(Role::Down, Role::DownBias, layer);
-        self.project(&down, true, rect);
+        self.project(Phase::FfnOut(layer), &down, rect);
     }
 
-    fn project(&mut self, layer: &Layer<'_>, from_hidden: bool, rect: &Rect) {
-        let len = self.columns() * self.forward.spec.embd;
+    fn project(&mut self, phase: Phase, layer: &Layer<'_>, rect: &Rect) {
+        let embd = self.forward.spec.embd;
+        let (from, len) = (self.first_column(phase) * embd, self.columns(phase) * embd);
+        let from_hidden = matches!(phase, Phase::FfnOut(_));
         let around = self.forward.spec.norm_place == NormPlace::Around;
         let RunMemory { x, branch, values, hidden, blocks, rests, scratch, .. } = &mut *self.memory;
         let run = self.tools.runner(scratch, 0..rect.jobs());
         let inputs = Inputs { values: if from_hidden { hidden } else { values }, blocks, rests };
         let (out, into) = if around { (branch, Into::Overwrite) } else { (x, Into::Add) };
-        linear::project(run, rect, layer, &inputs, into, first(out, len));
+        linear::project(run, rect, layer, &inputs, into, first(out.get_mut(from..).unwrap_or_default(), len));
     }
 
     /// logits = cap(Whead values * scale)   [wanted][V]

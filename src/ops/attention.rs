@@ -280,6 +280,8 @@ pub struct Attending<'x> {
     pub scores: &'x Scores,
     /// `[columns][Heads::stride]`.
     pub qkv: &'x [f32],
+    /// The column there that is column 0 here.
+    pub from: usize,
     /// The blocks of a KV head, by the pages that hold them.
     pub cache: &'x (dyn Fn(usize, &'x [u32]) -> KvBlocks<'x> + Sync),
     /// What a column sees.
@@ -342,7 +344,7 @@ impl Attending<'_> {
             if *shared.get_or_insert(view) != view {
                 break;
             }
-            self.queries(kernels, head, (column, turned), q);
+            self.queries(kernels, head, (self.from + column, turned), q);
             if let Some(place) = spans.get_mut(count) {
                 *place = span;
             }
