@@ -271,19 +271,28 @@ fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: b
     at: usize,
 ) -> [[[f32; LANES]; S]; N] {
     let mut sums = [[lanes.zero(); S]; N];
+    let blocks = sights.values(kv);
     for b in sights.blocks.clone() {
-        let seen = sights.block(b, kv, scores);
-        let values = (seen.values, seen.ahead);
-        T::add::<L, N, S, FULL>(lanes, &seen.weights, values, (kv.dim_v, at), seen.common, &mut sums);
-        if N == 1 || !seen.uneven {
-            continue;
+        let (Some(block), Some(next)) = (blocks.get(b), blocks.get(b + 1)) else { break };
+        let values = (*block, next.as_ptr());
+        let mut weights = [&[0.0; LANES]; N];
+        for h in 0..N {
+            weights[h] = scores[h].as_chunks().0.get(b).unwrap_or(weights[h]);
         }
+        let (common, rest) = match sights.whole(b) {
+            true => (0..KV_BLOCK, None),
+            false => {
+                let (common, rest) = sights.positions(b);
+                (common, Some(rest))
+            }
+        };
+        T::add::<L, N, S, FULL>(lanes, &weights, values, (kv.dim_v, at), common, &mut sums);
+        let Some(rest) = rest.filter(|rest| N > 1 && !rest.iter().all(Range::is_empty)) else { continue };
         // Rare: what only some of them see, head by head. The compiler is not to write out the loop, which would be most
         // of all code of attention, so the sums go through memory.
         let mut kept = to_arrays(lanes, &sums);
         for h in 0..black_box(N) {
-            let (Some(sums), Some(rest), Some(e)) = (kept.get_mut(h), seen.rest.get(h), seen.weights.get(h))
-            else {
+            let (Some(sums), Some(rest), Some(e)) = (kept.get_mut(h), rest.get(h), weights.get(h)) else {
                 break;
             };
             let mut sum = [from_arrays(lanes, sums)];

@@ -3,7 +3,7 @@
 //! The loops are compiled for every instruction set, type of numbers and number of heads. What is here depends on
 //! little of that and is most of the code around a loop, so it is kept out of line.
 
-use super::super::{ChunkScores, KV_BLOCK, KvBlocks, Span};
+use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span};
 use super::cache::{Number, numbers};
 use super::lanes::LANES;
 use crate::tensor::BLOCK;
@@ -133,20 +133,8 @@ pub(super) struct Sights<const N: usize> {
     seen: [Range<usize>; N],
 }
 
-/// A block of values.
-pub(super) struct Seen<'x, const N: usize> {
-    pub values: &'x [u8],
-    /// Where the next block is.
-    pub ahead: *const u8,
-    /// Weights of its positions.
-    pub weights: [&'x [f32; LANES]; N],
-    /// The positions that all heads see.
-    pub common: Range<usize>,
-    /// What each sees behind them.
-    pub rest: [Range<usize>; N],
-    /// One of them sees something behind them.
-    pub uneven: bool,
-}
+/// Blocks of a chunk.
+const CHUNK_BLOCKS: usize = ATTENTION_CHUNK / KV_BLOCK;
 
 impl<const N: usize> Sights<N> {
     /// For the `N` heads from `head` on, of `heads`; `None` if one has no span.
@@ -170,27 +158,27 @@ impl<const N: usize> Sights<N> {
         Some(sights)
     }
 
-    /// What is seen of a block, with the weights of its positions.
+    /// The values of the chunk's blocks, and what is behind them.
     #[inline(never)]
-    pub fn block<'x>(&self, block: usize, kv: &KvBlocks<'x>, scores: &'x [ChunkScores; N]) -> Seen<'x, N> {
-        let mut weights = [&[0.0; LANES]; N];
-        for (weights, scores) in weights.iter_mut().zip(scores) {
-            *weights = scores.as_chunks().0.get(block).unwrap_or(weights);
+    pub fn values<'x>(&self, kv: &KvBlocks<'x>) -> [&'x [u8]; CHUNK_BLOCKS + 1] {
+        let mut values = [&[][..]; CHUNK_BLOCKS + 1];
+        let end = self.blocks.end.saturating_add(1);
+        for (block, values) in values.iter_mut().enumerate().take(end).skip(self.blocks.start) {
+            *values = kv.values(self.first_block.saturating_add(block));
         }
-        let index = self.first_block.saturating_add(block);
-        let (values, ahead) = (kv.values(index), kv.values(index.saturating_add(1)).as_ptr());
-        if self.whole.contains(&block) {
-            let rest = [const { 0..0 }; N];
-            return Seen { values, ahead, weights, common: 0..KV_BLOCK, rest, uneven: false };
-        }
-        let (common, rest) = self.positions(block);
-        let uneven = !rest.iter().all(Range::is_empty);
-        Seen { values, ahead, weights, common, rest, uneven }
+        values
+    }
+
+    /// Whether every head sees all of a block.
+    #[inline(always)]
+    pub fn whole(&self, block: usize) -> bool {
+        self.whole.contains(&block)
     }
 
     /// What every head sees of a block, and what each sees behind that. Heads that begin differently share nothing.
-    #[inline(always)]
-    fn positions(&self, block: usize) -> (Range<usize>, [Range<usize>; N]) {
+    #[cold]
+    #[inline(never)]
+    pub fn positions(&self, block: usize) -> (Range<usize>, [Range<usize>; N]) {
         let mut parts = [const { 0..0 }; N];
         let (mut start, mut end, mut one_start) = (None, KV_BLOCK, true);
         for (part, seen) in parts.iter_mut().zip(&self.seen) {
