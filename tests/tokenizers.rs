@@ -16,16 +16,16 @@ fn reference() -> PathBuf {
     std::env::var_os("LOCUTOR_REFERENCE").map_or_else(|| cache().join("locutor"), PathBuf::from)
 }
 
-/// The tokenizer of a file, with everything leaked that it borrows.
-fn open(path: &Path) -> Tokenizer<'static> {
-    let file = std::fs::read(path).unwrap();
+/// The tokenizer of a file. What it borrows goes to `file` and `memory`.
+fn open<'m>(path: &Path, file: &'m mut Vec<u8>, memory: &'m mut Vec<u8>) -> Tokenizer<'m> {
+    *file = std::fs::read(path).unwrap();
     let file_len = file.len() as u64;
-    let header: &'static [u8] = file.leak();
+    let header: &'m [u8] = file;
     let counts = gguf::scan(header, file_len).unwrap();
     let mut plan = Plan::new();
     let gguf_slots = Gguf::plan(&counts, &mut plan).unwrap();
     let slots = Tokenizer::plan(&counts, &mut plan).unwrap();
-    let memory = vec![0u8; plan.bytes() + 64].leak();
+    *memory = vec![0u8; plan.bytes() + 64];
     let skip = memory.as_ptr().align_offset(64);
     let mut arena = Arena::new(&mut memory[skip..], &plan).unwrap();
     let gguf = Gguf::read(header, file_len, &mut arena, &gguf_slots).unwrap();
@@ -53,7 +53,8 @@ fn compare(family: &str) -> Option<usize> {
         println!("{family}: skipped, no reference files; tools/tokenizer_reference.py makes them");
         return None;
     };
-    let tokenizer = open(&model);
+    let (mut file, mut memory) = (Vec::new(), Vec::new());
+    let tokenizer = open(&model, &mut file, &mut memory);
     let mut differences = Vec::new();
     for line in records.lines() {
         let record: Value = serde_json::from_str(line).unwrap();
@@ -99,7 +100,8 @@ fn compare_few(family: &str) {
         println!("{family}: skipped, no vocabulary; `tools/reference.sh vocabs` gets it");
         return;
     };
-    let tokenizer = open(&model);
+    let (mut file, mut memory) = (Vec::new(), Vec::new());
+    let tokenizer = open(&model, &mut file, &mut memory);
     let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
     assert!(texts.len() >= 40);
     for (text, ids) in texts.iter().zip(ids.lines()) {
@@ -122,7 +124,8 @@ fn the_tiny_models_have_tokenizers() {
     let files = std::fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path());
     let mut count = 0;
     for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")) {
-        let tokenizer = open(&path);
+        let (mut file, mut memory) = (Vec::new(), Vec::new());
+        let tokenizer = open(&path, &mut file, &mut memory);
         let text = "The quick brown fox";
         let ids = tokenizer.encode_vec(text, Specials::Plain).unwrap();
         // Some have no merges for these words, and SentencePiece puts a blank in front.

@@ -26,9 +26,11 @@ compiler=${RUSTC:-/usr/bin/rustc}
 version=$("$compiler" -vV 2> /dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/-\1/p')
 command -v "clang$version" > /dev/null || version=
 
-# sanitized SANITIZER COMMAND [ARGUMENT]...: cargo's COMMAND with the sanitizer in all that Rust compiles.
+# sanitized SANITIZER COMMAND [ARGUMENT]...: cargo's COMMAND with the sanitizer in all that Rust compiles. Programs get the
+# runtime of clang: Debian's compiler comes without one.
 sanitized() {
-    RUSTC=$compiler RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR=$work/$1 \
+    local flags="-Zsanitizer=$1 -Zexternal-clangrt -Clinker=clang$version -Clink-arg=-fsanitize=$1"
+    RUSTC=$compiler RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags CARGO_TARGET_DIR=$work/$1 \
         cargo "$2" --quiet --release --target "$triple" -Zbuild-std "${@:3}"
 }
 
@@ -40,6 +42,8 @@ library() {
 
 # tests SANITIZER [ARGUMENT]...
 tests() {
+    # Tests of the tool run it.
+    sanitized "$1" build -p locutor --example locutor
     if [ $# -gt 1 ]; then
         sanitized "$1" test "${@:2}"
     else
@@ -96,7 +100,7 @@ case ${1:-} in
         TSAN_OPTIONS=halt_on_error=1 "$work/contract" "$small" "$work/pack" 1234
         ;;
     address-tests) ASAN_OPTIONS=allocator_may_return_null=1 tests address "${@:2}" ;;
-    thread-tests) TSAN_OPTIONS=halt_on_error=1 tests thread "${@:2}" ;;
+    thread-tests) TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1 tests thread "${@:2}" ;;
     *)
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" >&2
         exit 2

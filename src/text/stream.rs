@@ -318,15 +318,14 @@ impl<'m> StreamDecoder<'m> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::boxed::Box;
     use std::string::String;
     use std::vec;
     use std::vec::Vec;
 
-    fn stream(limits: StreamLimits) -> StreamDecoder<'static> {
+    fn stream(memory: &mut Vec<u8>, limits: StreamLimits) -> StreamDecoder<'_> {
         let mut plan = Plan::new();
         let slots = StreamDecoder::plan(limits, &mut plan).unwrap();
-        let memory = Box::leak(vec![0u8; plan.bytes() + 64].into_boxed_slice());
+        *memory = vec![0u8; plan.bytes() + 64];
         let skip = memory.as_ptr().align_offset(64);
         let mut arena = Arena::new(&mut memory[skip..], &plan).unwrap();
         StreamDecoder::new(&mut arena, &slots).unwrap()
@@ -334,7 +333,8 @@ mod tests {
 
     fn run(chunks: &[&[u8]], stops: &[&str]) -> (String, Option<usize>) {
         let push_bytes = chunks.iter().map(|chunk| chunk.len()).max().unwrap_or(0);
-        let mut stream = stream(StreamLimits { push_bytes, stops: 4, stop_bytes: 8 });
+        let mut memory = Vec::new();
+        let mut stream = stream(&mut memory, StreamLimits { push_bytes, stops: 4, stop_bytes: 8 });
         stream.set_stops(stops).unwrap();
         let mut text = String::new();
         for chunk in chunks {
@@ -347,7 +347,8 @@ mod tests {
 
     #[test]
     fn characters_come_out_whole() {
-        let mut stream = stream(StreamLimits { push_bytes: 8, stops: 0, stop_bytes: 0 });
+        let mut memory = Vec::new();
+        let mut stream = stream(&mut memory, StreamLimits { push_bytes: 8, stops: 0, stop_bytes: 0 });
         assert_eq!(stream.push(b"a\xF0\x9F").unwrap(), Emitted { text: "a", stop: None });
         assert_eq!(stream.held_back(), 2);
         assert_eq!(stream.push(b"").unwrap().text, "");
@@ -363,7 +364,8 @@ mod tests {
 
     #[test]
     fn stop_strings_are_held_back_and_found_across_pushes() {
-        let mut stream = stream(StreamLimits { push_bytes: 16, stops: 2, stop_bytes: 4 });
+        let mut memory = Vec::new();
+        let mut stream = stream(&mut memory, StreamLimits { push_bytes: 16, stops: 2, stop_bytes: 4 });
         stream.set_stops(&["\n\n", "END"]).unwrap();
         assert_eq!(stream.push(b"one\n").unwrap().text, "one");
         assert_eq!(stream.push(b"two E").unwrap().text, "\ntwo ");
@@ -407,7 +409,8 @@ mod tests {
 
     #[test]
     fn what_was_held_back_is_taken_up_or_refused() {
-        let mut stream = stream(StreamLimits { push_bytes: 8, stops: 1, stop_bytes: 4 });
+        let mut memory = Vec::new();
+        let mut stream = stream(&mut memory, StreamLimits { push_bytes: 8, stops: 1, stop_bytes: 4 });
         stream.set_stops(&["stop"]).unwrap();
         assert_eq!(stream.push(b"a st\xF0").unwrap().text, "a ");
         for (text, tail) in [(&b"too l"[..], &b""[..]), (b"\xFF", b""), (b"st", b"\xF0\x9F\x98\x80")] {
