@@ -1,6 +1,7 @@
 //! Where numbers stop being finite: for messages of builds with debug assertions.
 
-use super::forward::{Pass, Phase};
+use super::forward::Pass;
+use super::phase::Phase;
 use super::spec::NormPlace;
 
 impl core::fmt::Display for Phase {

@@ -12,6 +12,7 @@
 //! `vocab`.
 
 use super::names::Role;
+use super::phase::{PER_LAYER, Phase};
 use super::plan::{self, RunMemory};
 use super::spec::{Mlp, ModelSpec, NormKind, NormPlace, Position, QkNorm, QkvLayout, RopeScaling};
 use super::weights::Weights;
@@ -24,92 +25,6 @@ use crate::ops::norm::{self, Inputs, Norm, Rounding};
 use crate::ops::{Tools, embed, rope};
 use crate::tensor::Precision;
 use core::ops::Range;
-
-/// One phase of a pass, with its layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// x = embedding. A job a column.
-    Embed,
-    /// Angles of the rotations. A job a column.
-    Angles,
-    /// values = norm(x), rounded. A job a column.
-    AttnNorm(usize),
-    /// qkv = Wqkv values. A job a tile of rows.
-    Qkv(usize),
-    /// K and V of the columns go to the cache. A job a KV head.
-    Store(usize),
-    /// Partial results of attention. A job a part of what a column sees, and a KV head; see [`attention`].
-    Attend(usize),
-    /// values = what the partial results come to, rounded. A job a column.
-    AttnRound(usize),
-    /// x += Wo values, or branch = Wo values where a norm follows. A job a tile of rows.
-    AttnOut(usize),
-    /// values = norm(x), rounded. A job a column.
-    FfnNorm(usize),
-    /// hidden = f(Wgate values) * (Wup values). A job a tile of rows.
-    FfnIn(usize),
-    /// hidden rounded. A job a column.
-    FfnRound(usize),
-    /// x += Wdown hidden, or branch = Wdown hidden. A job a tile of rows.
-    FfnOut(usize),
-    /// values = norm(x) of the wanted columns, rounded. A job a wanted column.
-    OutNorm,
-    /// logits = Whead values. A job a tile of rows.
-    Head,
-}
-
-impl Phase {
-    /// Names of the kinds of phases, in their order.
-    pub const NAMES: [&'static str; 14] = [
-        "embed",
-        "angles",
-        "attn_norm",
-        "qkv",
-        "store",
-        "attend",
-        "attn_round",
-        "attn_out",
-        "ffn_norm",
-        "ffn_in",
-        "ffn_round",
-        "ffn_out",
-        "out_norm",
-        "head",
-    ];
-
-    /// The place of its kind in [`Phase::NAMES`].
-    pub fn kind(self) -> usize {
-        match self {
-            Phase::Embed => 0,
-            Phase::Angles => 1,
-            Phase::AttnNorm(_) => 2,
-            Phase::Qkv(_) => 3,
-            Phase::Store(_) => 4,
-            Phase::Attend(_) => 5,
-            Phase::AttnRound(_) => 6,
-            Phase::AttnOut(_) => 7,
-            Phase::FfnNorm(_) => 8,
-            Phase::FfnIn(_) => 9,
-            Phase::FfnRound(_) => 10,
-            Phase::FfnOut(_) => 11,
-            Phase::OutNorm => 12,
-            Phase::Head => 13,
-        }
-    }
-}
-
-const PER_LAYER: [fn(usize) -> Phase; 10] = [
-    Phase::AttnNorm,
-    Phase::Qkv,
-    Phase::Store,
-    Phase::Attend,
-    Phase::AttnRound,
-    Phase::AttnOut,
-    Phase::FfnNorm,
-    Phase::FfnIn,
-    Phase::FfnRound,
-    Phase::FfnOut,
-];
 
 /// The tokens of a pass, one a column. Columns may belong to several sequences, in any order; only positions matter.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Models as data, and the one forward pass.
 //!
 //! [`spec`] describes, `families` fills the description from metadata, [`names`] knows the tensors, [`weights`] finds
-//! them, [`plan`] sizes a run's memory and [`forward`] runs.
+//! them, [`plan`] sizes a run's memory, [`phase`] names the steps of a pass and [`forward`] runs them.
 
 mod error;
 mod families;
@@ -12,6 +12,7 @@ pub mod names;
 mod open;
 #[cfg(feature = "alloc")]
 mod owned;
+pub mod phase;
 pub mod plan;
 mod read_spec;
 pub mod spec;

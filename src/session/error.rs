@@ -2,7 +2,7 @@
 
 use crate::mem::MemError;
 use crate::model::ModelError;
-use crate::model::forward::Phase;
+use crate::model::phase::Phase;
 use crate::sample::SampleError;
 use crate::text::TextError;
 use thiserror::Error;

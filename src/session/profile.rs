@@ -1,6 +1,6 @@
 //! Where the time of passes goes.
 
-use crate::model::forward::Phase;
+use crate::model::phase::Phase;
 
 /// Time spent in the phases of all passes, by a clock of the host: see [`Session::set_profile`](super::Session::set_profile).
 ///

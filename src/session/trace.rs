@@ -1,6 +1,6 @@
 //! Where a sequence's numbers stopped being finite. Noted in builds with debug assertions alone; in others this is nothing.
 
-use crate::model::forward::Phase;
+use crate::model::phase::Phase;
 
 /// The first phase whose results were not finite, since the sequence was last cut.
 #[derive(Debug, Clone, Copy, Default)]
