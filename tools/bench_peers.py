@@ -6,12 +6,16 @@ cache, then N tokens one by one from an empty cache. llama.cpp gets batches of 5
 flash attention, unless --flash says which; the setting with the better median counts. What is printed is the median over the turns, with the
 least and the greatest, and the ratio of the medians.
 With a depth both tests begin behind so many tokens, which are not in the figures.
+
+Another engine that has a program like llama.cpp's llama-bench can take llama.cpp's place (--llama-bench), with every
+--setting in turns; here too the one with the best median counts.
 """
 
 import argparse
 import collections
 import json
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -20,7 +24,7 @@ import time
 import peers
 
 BATCH = 512
-FLASH = {"best": (0, 1), "on": (1,), "off": (0,)}
+FLASH = {"best": ("off", "on"), "on": ("on",), "off": ("off",)}
 
 
 def main():
@@ -32,9 +36,9 @@ def main():
     speeds = collections.defaultdict(list)
     for turn in range(options.runs):
         for count in threads:
-            for engine, measured in one_turn(tool, options, count):
+            for engine, setting, measured in one_turn(tool, options, count):
                 for test, speed in measured.items():
-                    speeds[engine, test, count].append(speed)
+                    speeds[engine, setting, test, count].append(speed)
         print(f"turn {turn + 1} of {options.runs}", file=sys.stderr, flush=True)
     rows = [row(speeds, test, count) for test in tests(options) for count in threads]
     report(rows, options)
@@ -56,12 +60,19 @@ def arguments():
     parser.add_argument("-t", "--threads", default="1,2", metavar="LIST", help="default %(default)s")
     parser.add_argument("-r", "--runs", type=int, default=5, metavar="R", help="turns; default %(default)s")
     parser.add_argument("--flash", choices=FLASH, default="best", help="llama.cpp's attention; default %(default)s")
+    parser.add_argument("--llama-bench", metavar="PROGRAM", help="the peer: a program like llama.cpp's llama-bench")
+    parser.add_argument("--setting", action="append", metavar="OPTIONS", help="options of that program; may be repeated")
     parser.add_argument("--map", action="store_true", help="Locutor maps the file too, instead of reading it")
     parser.add_argument("--require", type=float, metavar="RATIO", help="exit status 1 if a ratio is lower")
     parser.add_argument("--json", action="store_true", help="one JSON object a row instead of the table")
-    parser.add_argument("--llama-once", type=int, metavar="FLASH", help=argparse.SUPPRESS)
+    parser.add_argument("--llama-once", choices=("off", "on"), help=argparse.SUPPRESS)
     peers.add_tool_argument(parser)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.llama_bench and options.depth:
+        parser.error("--llama-bench knows no depth")
+    if options.setting and not options.llama_bench:
+        parser.error("--setting belongs to --llama-bench")
+    return options
 
 
 def tests(options):
@@ -71,27 +82,41 @@ def tests(options):
 
 
 def one_turn(tool, options, threads):
-    """Pairs of engine and its tokens per second in each test, every engine in a process of its own."""
+    """Engine, its setting, and its tokens per second in each test, every engine in a process of its own."""
     lengths = ["-p", options.prompt, "-n", options.decode, "-d", options.depth, "-t", threads]
     mapped = ["--map"] if options.map else []
     run = peers.run_locutor(tool, "bench", "-m", options.model, *mapped, *lengths, "-r", 1, "--json")
     lines = run.splitlines()
     # Behind @ stands the depth.
-    yield "Locutor", {line["test"].split("@")[0]: line["tokens_per_s_median"] for line in map(json.loads, lines)}
+    ours = {line["test"].split("@")[0]: line["tokens_per_s_median"] for line in map(json.loads, lines)}
+    yield "Locutor", "", ours
+    if options.llama_bench:
+        for setting in options.setting or [""]:
+            yield "peer", setting, llama_bench(options, threads, setting)
+        return
     for flash in FLASH[options.flash]:
-        command = [sys.executable, __file__, str(options.model), *map(str, lengths), "--llama-once", str(flash)]
+        command = [sys.executable, __file__, str(options.model), *map(str, lengths), "--llama-once", flash]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-        yield ("llama.cpp", flash), json.loads(output)
+        yield "peer", flash, json.loads(output)
+
+
+def llama_bench(options, threads, setting):
+    """Tokens per second in each test of a program like llama-bench."""
+    lengths = map(str, ["-p", options.prompt, "-n", options.decode, "-t", threads, "-r", 1])
+    command = [options.llama_bench, "-m", str(options.model), *lengths, "-o", "json", *shlex.split(setting)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    # What stands before the list is chatter.
+    results = json.loads(output[output.index(b"[") :])
+    return {f"pp{line['n_prompt']}" if line["n_prompt"] else f"tg{line['n_gen']}": line["avg_ts"] for line in results}
 
 
 def row(speeds, test, threads):
     """The figures of one line of the table."""
-    ours = speeds["Locutor", test, threads]
-    settings = [flash for flash in (0, 1) if speeds[("llama.cpp", flash), test, threads]]
-    flash = max(settings, key=lambda flash: statistics.median(speeds[("llama.cpp", flash), test, threads]))
-    theirs = speeds[("llama.cpp", flash), test, threads]
-    figures = {"test": test, "threads": threads, "runs": len(ours), "llama_flash_attention": bool(flash)}
-    for name, values in (("locutor", ours), ("llama", theirs)):
+    ours = speeds["Locutor", "", test, threads]
+    settings = {setting: values for (engine, setting, *rest), values in speeds.items() if engine == "peer" and rest == [test, threads]}
+    setting, theirs = max(settings.items(), key=lambda item: statistics.median(item[1]))
+    figures = {"test": test, "threads": threads, "runs": len(ours), "peer_setting": setting}
+    for name, values in (("locutor", ours), ("peer", theirs)):
         figures[f"{name}_tokens_per_s_median"] = statistics.median(values)
         figures[f"{name}_tokens_per_s_min"] = min(values)
         figures[f"{name}_tokens_per_s_max"] = max(values)
@@ -104,11 +129,13 @@ def report(rows, options):
             print(json.dumps({"model": options.model.name} | figures))
         return
     print(f"{options.model.name}, {options.runs} turns, tokens per second")
-    print(f"{'test':8} {'threads':>7}   {'Locutor':^28}   {'llama.cpp':^28}   {'flash':5} {'ratio':>6}")
+    peer, what = (pathlib.Path(options.llama_bench).name, "setting") if options.llama_bench else ("llama.cpp", "flash")
+    width = max(len(what), *(len(figures["peer_setting"]) for figures in rows))
+    print(f"{'test':8} {'threads':>7}   {'Locutor':^28}   {peer:^28}   {what:{width}} {'ratio':>6}")
     for figures in rows:
-        spans = (span(figures, name) for name in ("locutor", "llama"))
-        flash = "on" if figures["llama_flash_attention"] else "off"
-        print(f"{figures['test']:8} {figures['threads']:7}   {'   '.join(spans)}   {flash:5} {figures['ratio']:6.3f}")
+        spans = "   ".join(span(figures, name) for name in ("locutor", "peer"))
+        setting = f"{figures['peer_setting']:{width}}"
+        print(f"{figures['test']:8} {figures['threads']:7}   {spans}   {setting} {figures['ratio']:6.3f}")
 
 
 def span(figures, name):
@@ -123,7 +150,7 @@ def span(figures, name):
 def llama_once(options):
     """Prints llama.cpp's tokens per second in each test as JSON."""
     length = options.depth + max(options.prompt, options.decode)
-    with peers.Llama(options.model, context=length, threads=int(options.threads), flash=options.llama_once) as llama:
+    with peers.Llama(options.model, context=length, threads=int(options.threads), flash=int(options.llama_once == "on")) as llama:
         ids = [1 + i * 7919 % (llama.n_vocab - 1) for i in range(length)]
         measured = {}
         for test in tests(options):
