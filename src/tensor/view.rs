@@ -70,7 +70,8 @@ pub enum Precision {
     Bits8,
     /// One signed byte a value, and a second one in the few blocks that stand out: those whose peak, squared, is more than
     /// [`STANDS_OUT`] times the mean of that over the column. Some features of a transformer are far larger than the
-    /// others (Dettmers et al. 2022), and most of the error of rounding is theirs.
+    /// others (Dettmers et al. 2022), and most of the error of rounding is theirs. In a column of 256 values or fewer
+    /// nothing can stand out that far.
     #[default]
     Mixed,
     /// Two signed bytes a value.
