@@ -11,25 +11,6 @@ impl core::fmt::Display for Phase {
     }
 }
 
-impl Phase {
-    /// Its layer, counted from 0; `None` in front of the first layer and behind the last.
-    pub fn layer(self) -> Option<usize> {
-        match self {
-            Phase::AttnNorm(layer)
-            | Phase::Qkv(layer)
-            | Phase::Store(layer)
-            | Phase::Attend(layer)
-            | Phase::AttnRound(layer)
-            | Phase::AttnOut(layer)
-            | Phase::FfnNorm(layer)
-            | Phase::FfnIn(layer)
-            | Phase::FfnRound(layer)
-            | Phase::FfnOut(layer) => Some(layer),
-            Phase::Embed | Phase::Angles | Phase::OutNorm | Phase::Head => None,
-        }
-    }
-}
-
 impl Pass<'_, '_> {
     /// The columns in whose results of `phase`, which has run, a number is not finite. Looks at what passes from layer to
     /// layer, and at logits: what stands in between shows there. Of logits, minus infinity is a number.

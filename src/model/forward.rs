@@ -225,20 +225,10 @@ impl Pass<'_, '_> {
 
     /// The first column that a phase works on.
     pub fn first_column(&self, phase: Phase) -> usize {
-        match phase {
-            Phase::Attend(layer)
-            | Phase::AttnRound(layer)
-            | Phase::AttnOut(layer)
-            | Phase::FfnNorm(layer)
-            | Phase::FfnIn(layer)
-            | Phase::FfnRound(layer)
-            | Phase::FfnOut(layer)
-                if layer + 1 == self.forward.spec.layers =>
-            {
-                self.batch.wanted_from.min(self.batch.ids.len())
-            }
-            Phase::OutNorm | Phase::Head => self.batch.wanted_from.min(self.batch.ids.len()),
-            _ => 0,
+        let last = phase.layer().is_none_or(|layer| layer + 1 == self.forward.spec.layers);
+        match last && phase.kind() > Phase::Store(0).kind() {
+            true => self.batch.wanted_from.min(self.batch.ids.len()),
+            false => 0,
         }
     }
 

@@ -52,6 +52,23 @@ impl Phase {
         "head",
     ];
 
+    /// Its layer, counted from 0; `None` in front of the first layer and behind the last.
+    pub fn layer(self) -> Option<usize> {
+        match self {
+            Phase::AttnNorm(layer)
+            | Phase::Qkv(layer)
+            | Phase::Store(layer)
+            | Phase::Attend(layer)
+            | Phase::AttnRound(layer)
+            | Phase::AttnOut(layer)
+            | Phase::FfnNorm(layer)
+            | Phase::FfnIn(layer)
+            | Phase::FfnRound(layer)
+            | Phase::FfnOut(layer) => Some(layer),
+            Phase::Embed | Phase::Angles | Phase::OutNorm | Phase::Head => None,
+        }
+    }
+
     /// The place of its kind in [`Phase::NAMES`].
     pub fn kind(self) -> usize {
         match self {
