@@ -263,9 +263,10 @@ typedef void (*locutor_job_fn)(void *arg, uint32_t job, uint32_t worker);
 typedef void (*locutor_parallel_for_fn)(void *user, uint32_t workers, uint32_t n, locutor_job_fn fn, void *arg);
 
 /* locutor_session_params.kv_keys and kv_values */
-#define LOCUTOR_KV_F16 0  /* 16-bit floats */
+#define LOCUTOR_KV_F16 0  /* 16-bit floats: slower than LOCUTOR_KV_I16 */
 #define LOCUTOR_KV_F32 1  /* 32-bit floats: twice the memory */
 #define LOCUTOR_KV_Q8_0 2 /* 8 bits, and 16 bits of scale for 32 of them: about half the memory */
+#define LOCUTOR_KV_I16 3  /* 16-bit integers, and 32 bits of scale for all of a position and head */
 
 /* locutor_session_params.policy: what a sequence does when its context is full */
 #define LOCUTOR_POLICY_STOP 0  /* LOCUTOR_ERR_CONTEXT_FULL */
@@ -294,8 +295,8 @@ typedef struct locutor_session_params {
     uint32_t text_bytes; /* longest text fed at once; default 0: four a token of the context */
     uint32_t stops;      /* most stop strings; default 8 */
     uint32_t stop_bytes; /* bytes of the longest stop string; default 64 */
-    uint32_t kv_keys;    /* LOCUTOR_KV_*: storage of keys; default LOCUTOR_KV_F16 */
-    uint32_t kv_values;  /* LOCUTOR_KV_*: storage of values; default LOCUTOR_KV_F16 */
+    uint32_t kv_keys;    /* LOCUTOR_KV_*: storage of keys; default LOCUTOR_KV_I16 */
+    uint32_t kv_values;  /* LOCUTOR_KV_*: storage of values; default LOCUTOR_KV_I16 */
     uint32_t precision;  /* LOCUTOR_PRECISION_*: rounding of activations for quantised weights; default
                             LOCUTOR_PRECISION_MIXED */
     uint32_t sequences;  /* sequences at the same time; default 1 */

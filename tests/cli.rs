@@ -475,15 +475,17 @@ fn keys_and_values_are_stored_as_asked_for() {
         let report = json(&[&["inspect", "--json", "--context", "64"], kv].concat());
         report["plan"]["kv_bytes"].as_u64().unwrap()
     };
-    let f16 = bytes(&[]);
+    let f16 = bytes(&["--kv", "f16"]);
     assert_eq!(bytes(&["--kv", "f32"]), 2 * f16);
     assert_eq!(bytes(&["--kv", "q8_0"]), f16 * 17 / 32);
     assert_eq!(bytes(&["--kv", "q8_0,f16"]), f16 * 17 / 64 + f16 / 2);
     assert_eq!(bytes(&["--kv", "f32,q8_0"]), f16 + f16 * 17 / 64);
+    assert_eq!(bytes(&["--kv", "i16"]), bytes(&[]));
+    assert!((f16..=f16 * 17 / 16).contains(&bytes(&[])));
     let hash = |kv: &str| ok(&["hash", "--greedy", "-n", "4", "--kv", kv, PROMPT]);
     assert_eq!(hash("q8_0"), hash("q8_0,q8_0"));
     assert_ne!(hash("q8_0,f16"), hash("f16,q8_0"));
-    assert_eq!(hash("f16"), ok(&["hash", "--greedy", "-n", "4", PROMPT]));
+    assert_eq!(hash("i16"), ok(&["hash", "--greedy", "-n", "4", PROMPT]));
     for wrong in ["q4_0", "f16,", ",f16", "f16,f32,f16", ""] {
         let output = run(&["hash", "--kv", wrong, PROMPT]);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();

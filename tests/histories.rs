@@ -347,7 +347,6 @@ fn histories() -> u64 {
 }
 
 fn try_histories(policy: ContextPolicy) {
-    let types = [KvType::F16, KvType::F32, KvType::Q8_0];
     for name in MODELS {
         let bytes = golden(name);
         let model = Model::from_slice(&bytes).unwrap();
@@ -357,10 +356,10 @@ fn try_histories(policy: ContextPolicy) {
             continue;
         }
         let base = |seed: u64| {
-            let pick = |n: u64| types[(n % 3) as usize];
-            Limits::new().context(CONTEXT).policy(policy).kv_types(pick(seed), pick(seed / 3))
+            let pick = |n: u64| KvType::ALL[(n % 4) as usize];
+            Limits::new().context(CONTEXT).policy(policy).kv_types(pick(seed), pick(seed / 4))
         };
-        let mut plains: Vec<Plain<'_>> = (0..9).map(|seed| Plain::new(&model, base(seed))).collect();
+        let mut plains: Vec<Plain<'_>> = (0..16).map(|seed| Plain::new(&model, base(seed))).collect();
         for seed in 0..histories() {
             let mut rng = Rng(seed * 1_000_003 + 17);
             let workers = 1 + rng.below(8);
@@ -389,7 +388,7 @@ fn try_histories(policy: ContextPolicy) {
                 saved: None,
                 saved_all: None,
             };
-            let plain = &mut plains[(seed % 9) as usize];
+            let plain = &mut plains[(seed % 16) as usize];
             for _ in 0..90 {
                 world.act(&mut rng, plain);
             }

@@ -30,7 +30,7 @@ impl Exec for Many {
 }
 
 fn kv_type() -> impl Strategy<Value = KvType> {
-    prop_oneof![Just(KvType::F16), Just(KvType::F32), Just(KvType::Q8_0)]
+    prop_oneof![Just(KvType::I16), Just(KvType::F16), Just(KvType::F32), Just(KvType::Q8_0)]
 }
 
 fn policy() -> impl Strategy<Value = ContextPolicy> {
@@ -172,7 +172,8 @@ fn windows_keep_the_cache_small() {
         let plan = Limits::new().context(context).batch(16).plan(&model).unwrap();
         (plan.kv_bytes, plan.scratch_bytes)
     };
-    let page = model.spec().kv_heads * 2 * 16 * (model.spec().dim_k + model.spec().dim_v);
+    // Two bytes a number, and four for all of a position.
+    let page = model.spec().kv_heads * 2 * 16 * (model.spec().dim_k + 2 + model.spec().dim_v + 2);
     let held = (24usize + 16 + 16).div_ceil(16) + 1;
     let full_layers =
         (0..model.spec().layers).filter(|layer| model.spec().layer(*layer).window.is_none()).count();

@@ -54,13 +54,18 @@ fn file() -> Vec<u8> {
     build.build()
 }
 
-/// Logits behind some tokens.
+/// Logits behind every eleventh of some tokens.
 fn logits(model: &Model<'_>, precisions: Precisions, kernels: &'static Kernels, batch: usize) -> Vec<f32> {
-    let limits = Limits::new().context(32).batch(batch).precisions(precisions).kernels(kernels);
+    let limits = Limits::new().context(256).batch(batch).precisions(precisions).kernels(kernels);
     let mut session = model.session(limits).unwrap();
-    session.feed_tokens(&[3, 7, 11, 2, 19, 5, 8, 30, 22, 1, 17]).unwrap();
-    session.advance(Budget::Unlimited).unwrap();
-    session.logits().unwrap().to_vec()
+    let mut all = Vec::new();
+    let ids: Vec<u32> = (0..220).map(|i| i * i * 7 % VOCAB as u32).collect();
+    for ids in ids.chunks(11) {
+        session.feed_tokens(ids).unwrap();
+        session.advance(Budget::Unlimited).unwrap();
+        all.extend_from_slice(session.logits().unwrap());
+    }
+    all
 }
 
 /// Mean square of the differences.
@@ -89,7 +94,7 @@ fn kernels_and_batches_do_not_change_a_bit() {
         let expected = logits(&model, precisions, kernels::scalar(), 32);
         assert!(expected.iter().all(|logit| logit.is_finite()));
         for table in kernels::available() {
-            for batch in [1, 3, 10, 32] {
+            for batch in [1, 3, 10] {
                 let got = logits(&model, precisions, table, batch);
                 assert_eq!(got, expected, "{} in batches of {batch}", table.name);
             }

@@ -83,6 +83,9 @@ fn keys_and_values_need_the_memory_of_their_types() {
     assert_eq!(of(KvType::Q8_0, KvType::Q8_0), (keys + values) * 34 / 32);
     assert_eq!(of(KvType::Q8_0, KvType::F16), keys * 34 / 32 + 2 * values);
     assert_eq!(of(KvType::F16, KvType::Q8_0), 2 * keys + values * 34 / 32);
+    // Two bytes a number and four for all of a position.
+    assert_eq!(of(KvType::I16, KvType::I16), 2 * (keys + values) + 2 * 4 * numbers);
+    assert_eq!(of(KvType::I16, KvType::F32), 2 * keys + 4 * numbers + 4 * values);
     let plan = |limits: Limits| limits.plan(&model).unwrap();
     assert_eq!(
         plan(Limits::new().kv(KvType::Q8_0)),

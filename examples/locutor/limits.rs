@@ -23,10 +23,11 @@ pub enum Rounding {
 /// Storage of keys and of values: `TYPE`, or `KEYS,VALUES`.
 fn kv(text: &str) -> Result<(KvType, KvType), String> {
     let one = |name: &str| match name {
+        "i16" => Ok(KvType::I16),
         "f16" => Ok(KvType::F16),
         "f32" => Ok(KvType::F32),
         "q8_0" => Ok(KvType::Q8_0),
-        _ => Err(format!("'{name}' is none of f16, f32, q8_0")),
+        _ => Err(format!("'{name}' is none of i16, f16, f32, q8_0")),
     };
     match text.split_once(',') {
         Some((keys, values)) => Ok((one(keys)?, one(values)?)),
@@ -53,8 +54,8 @@ pub struct LimitOptions {
     /// Prompt tokens that are computed together; results do not depend on it [default: 128, with several threads 256].
     #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub batch: usize,
-    /// Storage of keys and values: f16, f32 (twice the memory) or q8_0 (about half), for both or as KEYS,VALUES.
-    #[arg(long, value_name = "TYPE", value_parser = kv, default_value = "f16")]
+    /// Storage of keys and values: i16, f16 (slower), f32 (twice the memory) or q8_0 (about half), for both or as KEYS,VALUES.
+    #[arg(long, value_name = "TYPE", value_parser = kv, default_value = "i16")]
     pub kv: (KvType, KvType),
     /// When the context is full: stop; shift, which forgets half of it at a time; or slide, where every token sees the
     /// first and the last ones (rotary positions only).

@@ -37,7 +37,7 @@ NO_TOKEN = 0xFFFFFFFF
 
 # Names of the header's numbers.
 POLICIES = {"stop": 0, "shift": 1, "slide": 2}
-KV_TYPES = {"f16": 0, "f32": 1, "q8_0": 2}
+KV_TYPES = {"f16": 0, "f32": 1, "q8_0": 2, "i16": 3}
 PRECISIONS = {"mixed": 0, "8": 8, "16": 16}
 FINISHES = {0: None, 1: "end", 2: "stop", 3: "max_tokens"}
 _MODEL_MAP, _MODEL_HEADER = 1, 4
@@ -358,7 +358,7 @@ class Model:
 
     def session(self, **limits) -> "Session":
         """A session; `limits` are the members of locutor_session_params, with names for `policy` ("stop", "shift",
-        "slide"), `kv_keys` and `kv_values` or both as `kv` ("f16", "f32", "q8_0"), `precision` ("mixed", "8", "16")."""
+        "slide"), `kv_keys` and `kv_values` or both as `kv` ("i16", "f16", "f32", "q8_0"), `precision` ("mixed", "8", "16")."""
         return Session(self, **limits)
 
     def close(self) -> None:

@@ -71,6 +71,7 @@ impl SessionObject {
 pub const KV_F16: u32 = 0;
 pub const KV_F32: u32 = 1;
 pub const KV_Q8_0: u32 = 2;
+pub const KV_I16: u32 = 3;
 
 /// A type of cached numbers; `failure` says which parameter has none.
 fn kv_type(value: u32, failure: &'static str) -> Result<KvType, Failure> {
@@ -78,6 +79,7 @@ fn kv_type(value: u32, failure: &'static str) -> Result<KvType, Failure> {
         KV_F16 => Ok(KvType::F16),
         KV_F32 => Ok(KvType::F32),
         KV_Q8_0 => Ok(KvType::Q8_0),
+        KV_I16 => Ok(KvType::I16),
         _ => Err(Failure::Param(failure)),
     }
 }
@@ -101,8 +103,8 @@ sized_struct! {
         text_bytes: u32 = 0,
         stops: u32 = 8,
         stop_bytes: u32 = 64,
-        kv_keys: u32 = KV_F16,
-        kv_values: u32 = KV_F16,
+        kv_keys: u32 = KV_I16,
+        kv_values: u32 = KV_I16,
         precision: u32 = MIXED,
         sequences: u32 = 1,
         positions: u32 = 0,

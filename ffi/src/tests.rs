@@ -80,6 +80,7 @@ fn numbers_are_those_of_the_header() {
         ("LOCUTOR_KV_F16", session::KV_F16.into()),
         ("LOCUTOR_KV_F32", session::KV_F32.into()),
         ("LOCUTOR_KV_Q8_0", session::KV_Q8_0.into()),
+        ("LOCUTOR_KV_I16", session::KV_I16.into()),
         ("LOCUTOR_POLICY_STOP", session::STOP.into()),
         ("LOCUTOR_POLICY_SHIFT", session::SHIFT.into()),
         ("LOCUTOR_POLICY_SLIDE", session::SLIDE.into()),

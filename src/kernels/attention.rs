@@ -15,7 +15,7 @@ pub const KV_BLOCK: usize = 16;
 pub const ATTENTION_CHUNK: usize = 256;
 
 /// Most heads, and so most queries, that walk through a chunk together.
-pub const TOGETHER: usize = 8;
+pub const TOGETHER: usize = 24;
 
 /// Scores of one head and chunk, then their exponentials.
 pub type ChunkScores = [f32; ATTENTION_CHUNK];
@@ -24,17 +24,21 @@ pub type ChunkScores = [f32; ATTENTION_CHUNK];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvType {
     /// 16-bit floats, rounded to nearest even.
-    #[default]
     F16,
     /// 32-bit floats: twice the memory, nothing rounded.
     F32,
     /// Signed bytes with one 16-bit scale for 32 values of a position, as GGML's Q8_0: about half the memory.
     Q8_0,
+    /// 16-bit integers of at most 8191 with one 32-bit scale a position, rounded to nearest even: a little more memory
+    /// than 16-bit floats. The products with queries and weights, which are rounded to integers too, are added up as
+    /// integers, which is faster.
+    #[default]
+    I16,
 }
 
 impl KvType {
     /// All types, in the order of [`KvType::index`].
-    pub const ALL: [KvType; 3] = [KvType::F16, KvType::F32, KvType::Q8_0];
+    pub const ALL: [KvType; 4] = [KvType::F16, KvType::F32, KvType::Q8_0, KvType::I16];
 
     /// Its place in the arrays of [`Kernels`].
     pub const fn index(self) -> usize {
@@ -49,22 +53,29 @@ impl KvType {
             KvType::Q8_0 => {
                 dim.saturating_mul(KV_BLOCK).saturating_add(dim.div_ceil(BLOCK).saturating_mul(2 * KV_BLOCK))
             }
+            // Keys are in pairs of their numbers, the last one filled up.
+            KvType::I16 => dim.div_ceil(2).saturating_mul(4 * KV_BLOCK).saturating_add(4 * KV_BLOCK),
         }
     }
 
     /// Bytes of the values of one head in one page, values of `dim` numbers; a multiple of 16.
     pub const fn value_bytes(self, dim: usize) -> usize {
-        // The same numbers in another order.
-        self.key_bytes(dim)
+        match self {
+            // In pairs of positions.
+            KvType::I16 => dim.saturating_mul(2 * KV_BLOCK).saturating_add(4 * KV_BLOCK),
+            // The same numbers in another order.
+            _ => self.key_bytes(dim),
+        }
     }
 
     /// The entry of this type.
     pub(super) fn of<T>(self, entries: &[T; KvType::ALL.len()]) -> &T {
-        let [f16, f32, q8_0] = entries;
+        let [f16, f32, q8_0, i16] = entries;
         match self {
             KvType::F16 => f16,
             KvType::F32 => f32,
             KvType::Q8_0 => q8_0,
+            KvType::I16 => i16,
         }
     }
 }
@@ -94,6 +105,7 @@ impl From<KvType> for KvTypes {
 /// |---|---|---|
 /// | F16, F32 | `[dim_k][16]` | `[16][dim_v]` |
 /// | Q8_0 | `[dim_k][16]` bytes, then `[dim_k / 32][16]` scales in f16 | `[16][dim_v]` bytes, then `[dim_v / 32][16]` scales |
+/// | I16 | `[dim_k / 2][16][2]`, then `[16]` scales in f32 | `[8][dim_v][2]`: two positions side by side, then `[16]` scales |
 ///
 /// The last scale of a position may stand for less than 32 numbers. A block that is not wholly inside counts as missing:
 /// its keys score 0 and its values are left out. So does one whose numbers are not aligned in memory.
@@ -218,8 +230,8 @@ pub const fn attention_partial(dim_v: usize) -> usize {
 
 /// The partials of one chunk for some queries, to `[query][group]{ sums: [dim_v], max, sum }`.
 ///
-/// `q: [query][group][dim_k]` holds the query heads, already rotated, and is rounded to what the scores are computed
-/// from; `spans` tells what each query sees of the chunk, all from one first block on. Heads are those that `q` and
+/// `q: [query][group][dim_k]` holds the query heads, already rotated, and is rounded in its memory to what the scores are
+/// computed from, so that it is of no use afterwards; `spans` tells what each query sees of the chunk, all from one first block on. Heads are those that `q` and
 /// `partial` have room for, positions those that the cache holds. A chunk of which nothing is seen has sums of 0 and a
 /// maximum of -inf. `scratch` holds [`attention_scratch`] floats; with less the result is the same, later, and with less
 /// than those of one head nothing is written. The results of a query do not depend on the others.

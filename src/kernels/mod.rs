@@ -169,23 +169,28 @@ pub struct Kernels {
     /// Scores of one chunk, by [`KvType::index`] of the keys: `(sum_d q[d] k[d][p]) * scale`, for the heads that `q`,
     /// of `[heads][dim_k]`, and `scores` have room for, in all positions of the blocks of which something is seen by
     /// any of them. One accumulator a position with `d` ascending; for Q8_0 one for 32 numbers, then
-    /// `acc += that * scale_of_32`.
+    /// `acc += that * scale_of_32`; for I16 `acc += float(integer sum of 64)`, then
+    /// `(acc * scale_of_position) * (scale * scale_of_query)`.
     ///
-    /// Heads belong to the queries of `spans`, the same number to each; the spans are of one chunk. But for F32 `q` is
-    /// first rounded as by [`shorten`](Self::shorten), so that its products with keys are exact.
+    /// Heads belong to the queries of `spans`, the same number to each; the spans are of one chunk. For F16 and Q8_0 `q`
+    /// is first rounded as by [`shorten`](Self::shorten), so that its products with keys are exact; for I16 to integers,
+    /// `round_half_even(q * (4095 / peak))` of each head. Either takes the place of `q`.
     pub attention_scores: [AttentionScores; KvType::ALL.len()],
     /// Turns the scores of one chunk into exponentials: the cap, then `e = exp(score - max)`, and an exact 0 where
     /// that would be subnormal or nothing is seen. Writes maximum and sum of each head to its partial.
     pub attention_softmax:
         fn(softcap: f32, spans: &[Span], scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32]),
     /// Weighted sums of the values of one chunk, by [`KvType::index`] of the values, to the partials:
-    /// `sum_p e[p] v[p][d]` with `p` ascending; for Q8_0 the weight is `e[p] * scale_of_32`. But for F32 the weights are
-    /// rounded as the queries are for the scores.
+    /// `sum_p e[p] v[p][d]` with `p` ascending; for Q8_0 the weight is `e[p] * scale_of_32`. For F16 and Q8_0 weights
+    /// are rounded as the queries are for the scores. For I16 the weight is `w[p] = e[p] * scale_of_position`, rounded to
+    /// `round_half_even(w[p] * (16383 / peak of the chunk))`; the sum of a block of 16 is an integer, `acc += float(that)`,
+    /// and the result `acc * (peak * (1 / 16383))`. What `scores` holds afterwards is of no use.
     pub attention_values: [AttentionValues; KvType::ALL.len()],
     /// Merges the partials of a later chunk into those of the chunks before it: `max = larger(m, mc)`, sums and values
     /// `a * exp(m - max) + ac * exp(mc - max)`.
     pub attention_merge: fn(dim_v: usize, running: &mut [f32], partial: &[f32]),
-    /// Writes one key of one head to its lane, `position % 16`, of the keys of a block, by [`KvType::index`].
+    /// Writes one key of one head to its lane, `position % 16`, of the keys of a block, by [`KvType::index`]: for I16
+    /// `round_half_even(k * (8191 / peak))` with the scale `peak * (1 / 8191)`, values alike.
     pub store_key: [fn(k: &[f32], lane: usize, keys: &mut [u8]); KvType::ALL.len()],
     /// Writes one value of one head to its line, `position % 16`, of the values of a block, by [`KvType::index`].
     pub store_value: [fn(v: &[f32], line: usize, values: &mut [u8]); KvType::ALL.len()],

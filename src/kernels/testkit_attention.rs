@@ -77,33 +77,47 @@ impl Cache {
         let (kv, p) = (self.kv(), position % KV_BLOCK);
         let block = &kv.data[kv.pages[position / KV_BLOCK] as usize * kv.stride..];
         let (keys, values) = block.split_at(kv.types.keys.key_bytes(kv.dim_k));
-        let keys = (0..kv.dim_k).map(|d| number(kv.types.keys, keys, kv.dim_k, d * 16 + p, (d / 32, p)));
-        let values = |d| number(kv.types.values, values, kv.dim_v, p * kv.dim_v + d, (d / 32, p));
-        (keys.collect(), (0..kv.dim_v).map(values).collect())
+        let values = &values[..kv.types.values.value_bytes(kv.dim_v)];
+        let keys = (0..kv.dim_k).map(|d| {
+            let pair = (d / 2 * 16 + p) * 2 + d % 2;
+            number(kv.types.keys, keys, (d * 16 + p, pair), kv.dim_k, (d, p))
+        });
+        let values = (0..kv.dim_v).map(|d| {
+            let pair = (p / 2 * kv.dim_v + d) * 2 + p % 2;
+            number(kv.types.values, values, (p * kv.dim_v + d, pair), kv.dim_v, (d, p))
+        });
+        (keys.collect(), values.collect())
     }
 }
 
-/// Number `at` of a block of `dim` numbers a position; `scale` is the place of its scale.
-fn number(kind: KvType, block: &[u8], dim: usize, at: usize, scale: (usize, usize)) -> f32 {
-    let half = |at: usize| {
-        half::f16::from_bits(u16::from_ne_bytes(block[at..at + 2].try_into().unwrap())).to_f32_const()
-    };
+/// Number `d` of position `p` of a block of `dim` numbers a position: where it stands alone, or where in pairs.
+fn number(kind: KvType, block: &[u8], (at, pair): (usize, usize), dim: usize, (d, p): (usize, usize)) -> f32 {
+    let two = |at: usize| u16::from_ne_bytes(block[at..at + 2].try_into().unwrap());
+    let half = |at: usize| half::f16::from_bits(two(at)).to_f32_const();
+    let four = |at: usize| f32::from_ne_bytes(block[at..at + 4].try_into().unwrap());
     match kind {
         KvType::F16 => half(2 * at),
-        KvType::F32 => f32::from_ne_bytes(block[4 * at..4 * at + 4].try_into().unwrap()),
-        KvType::Q8_0 => block[at] as i8 as f32 * half(dim * 16 + 2 * (scale.0 * 16 + scale.1)),
+        KvType::F32 => four(4 * at),
+        KvType::Q8_0 => block[at] as i8 as f32 * half(dim * 16 + 2 * (d / 32 * 16 + p)),
+        KvType::I16 => two(2 * pair) as i16 as f32 * four(block.len() - 64 + 4 * p),
     }
 }
 
 /// The results of a group of heads, chunk by chunk.
 pub(super) fn attend(table: &Kernels, q: &[f32], args: &Attention<'_>, seen: Range<usize>) -> Vec<f32> {
-    let mut q = q.to_vec();
     let (group, dim_v) = (q.len() / args.kv.dim_k, args.kv.dim_v);
     let mut scratch = vec![f32::NAN; attention_scratch(group)];
     let mut running = vec![f32::NAN; group * attention_partial(dim_v)];
     for chunk in Span::chunks(&seen) {
         let mut partial = vec![f32::NAN; running.len()];
-        attend_chunk(table, args, &mut q, &mut [Span::of_chunk(chunk, &seen)], &mut partial, &mut scratch);
+        attend_chunk(
+            table,
+            args,
+            &mut q.to_vec(),
+            &mut [Span::of_chunk(chunk, &seen)],
+            &mut partial,
+            &mut scratch,
+        );
         if chunk == Span::chunks(&seen).start {
             running = partial;
         } else {
@@ -152,11 +166,12 @@ fn entries_equal_scalar(table: &Kernels) {
                     (t.attention_scores[types.keys.index()])(&mut q.clone(), &kv, &spans, 0.7, &mut scores);
                     let before = scores.clone();
                     (t.attention_softmax)(softcap, &spans, &mut scores, dim_v, &mut partial);
+                    let exponentials = scores.clone();
                     (t.attention_values[types.values.index()])(&mut scores, &kv, &spans, &mut partial);
                     let mut merged = partial.clone();
                     merged.iter_mut().for_each(|x| *x *= 0.75);
                     (t.attention_merge)(dim_v, &mut merged, &partial);
-                    (before, scores, partial, merged)
+                    (before, exponentials, partial, merged)
                 };
                 let (got, expected) = (run(table), run(&SCALAR));
                 same("scores", got.0.as_flattened(), expected.0.as_flattened());
@@ -277,10 +292,12 @@ fn any_numbers_are_stored_alike(table: &Kernels) {
                 same("value", &got_v, &v);
                 // Nothing that is not finite goes by unseen.
                 for (got, given, kind) in [(k, given_k, types.keys), (v, given_v, types.values)] {
-                    for (got, given) in got.chunks(32).zip(given.chunks(32)) {
+                    let scaled = [KvType::Q8_0, KvType::I16].contains(&kind);
+                    let share = if kind == KvType::I16 { given.len() } else { 32 };
+                    for (got, given) in got.chunks(share).zip(given.chunks(share)) {
                         let finite = given.iter().all(|x| x.is_finite());
-                        assert!(finite || kind != KvType::Q8_0 || got.iter().all(|x| x.is_nan()));
-                        if kind != KvType::Q8_0 {
+                        assert!(finite || !scaled || got.iter().all(|x| x.is_nan()));
+                        if !scaled {
                             assert!(got.iter().zip(given).all(|(got, x)| got.is_nan() == x.is_nan()));
                             assert!(got.iter().zip(given).all(|(got, x)| x.is_finite() || !got.is_finite()));
                         }
@@ -353,19 +370,49 @@ fn float_cache_equals_half_cache() {
     }
 }
 
-/// The bits of a cache of bytes as they were when this was written; see `bits_are_pinned`.
+/// The bits of caches with scales as they were when this was written; see `bits_are_pinned`.
 #[test]
-fn bits_of_q8_0_are_pinned() {
-    let (mut rng, mut digest) = (Rng(11), Digest(0xcbf2_9ce4_8422_2325));
-    for types in [KvType::Q8_0.into(), KvTypes { keys: KvType::Q8_0, values: KvType::F16 }] {
-        let cache = Cache::new(&mut rng, &SCALAR, 700, (64, 80), types);
-        let q = rng.units(3 * 64, 2.0);
-        for (first, end) in RANGES {
-            let args = Attention { kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
-            digest.floats(&attend(&SCALAR, &q, &args, first..end));
+fn bits_of_scaled_caches_are_pinned() {
+    let pins = [(KvType::Q8_0, 0x1a7a_05d1_5a9f_f02d), (KvType::I16, 0xa95f_3d0a_1b22_3c97)];
+    for (kind, expected) in pins {
+        let (mut rng, mut digest) = (Rng(11), Digest(0xcbf2_9ce4_8422_2325));
+        for types in [kind.into(), KvTypes { keys: kind, values: KvType::F16 }] {
+            let cache = Cache::new(&mut rng, &SCALAR, 700, (64, 80), types);
+            let q = rng.units(3 * 64, 2.0);
+            for (first, end) in RANGES {
+                let args = Attention { kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
+                digest.floats(&attend(&SCALAR, &q, &args, first..end));
+            }
+        }
+        assert_eq!(digest.0, expected, "{kind:?} {:#018x}", digest.0);
+    }
+}
+
+/// Each number is the nearest step of its position, half to even, and the largest one is 8191 of them.
+#[test]
+fn integers_follow_their_definition() {
+    let mut rng = Rng(16);
+    for n in [1, 2, 31, 64, 100] {
+        for size in [1.0, 300.0, 1e-3, 1e-20, 1e20] {
+            let rows: Vec<_> = (0..32).map(|_| (rng.units(n, size), rng.units(n, size))).collect();
+            let cache = Cache::filled(&SCALAR, 32, (n, n), KvType::I16.into(), |p| rows[p].clone());
+            for (p, (k, v)) in rows.iter().enumerate() {
+                let (stored_k, stored_v) = cache.stored(p);
+                for (given, stored) in [(k, stored_k), (v, stored_v)] {
+                    let peak = given.iter().fold(0f32, |peak, x| peak.max(x.abs()));
+                    let expected: Vec<f32> = given
+                        .iter()
+                        .map(|x| (x * (8191.0 / peak)).round_ties_even() * (peak * (1.0 / 8191.0)))
+                        .collect();
+                    same("integers", &stored, &expected);
+                    assert!(stored.iter().any(|x| (x.abs() / peak - 1.0).abs() < 1e-6));
+                }
+            }
         }
     }
-    assert_eq!(digest.0, 0x1a7a_05d1_5a9f_f02d, "{:#018x}", digest.0);
+    // Too little for a scale.
+    let cache = Cache::filled(&SCALAR, 1, (3, 3), KvType::I16.into(), |_| (vec![1e-38; 3], vec![0.0; 3]));
+    assert_eq!(cache.stored(0), (vec![0.0; 3], vec![0.0; 3]));
 }
 
 /// The most that a number of a block with this peak is changed by: half a step, and what rounding the step to f16 takes
@@ -406,14 +453,14 @@ fn bytes_follow_their_definition() {
     }
 }
 
-/// Attention in `f64`, of one head.
+/// Attention in `f64`, of one head, and the largest weight of a position.
 fn exact(
     q: &[f32],
     (k, v): (&[Vec<f32>], &[Vec<f32>]),
     seen: Range<usize>,
     scale: f32,
     softcap: f32,
-) -> Vec<f64> {
+) -> (Vec<f64>, f64) {
     let score = |p: usize| {
         let dot: f64 = q.iter().zip(&k[p]).map(|(q, k)| *q as f64 * *k as f64).sum();
         let s = dot * scale as f64;
@@ -422,7 +469,7 @@ fn exact(
     let e: Vec<f64> = seen.clone().map(|p| score(p).exp()).collect();
     let total: f64 = e.iter().sum();
     let value = |d| e.iter().zip(&v[seen.clone()]).map(|(e, v)| e * v[d] as f64).sum::<f64>() / total;
-    (0..v[0].len()).map(value).collect()
+    ((0..v[0].len()).map(value).collect(), e.iter().fold(0.0, |most: f64, e| most.max(*e)) / total)
 }
 
 #[test]
@@ -442,12 +489,18 @@ fn attention_matches_f64() {
                     // A score below 2 sqrt(d) is off by d roundings and those of the scales, a value of about 1 by two a
                     // position.
                     let score_error = 2.0 * (dims.0 as f64).sqrt() * (dims.0 as f64 * 1.04 + 10.0) * U;
-                    // But for F32, queries and weights of 13 bits are off by up to 2^-13 on top.
+                    // But for F32, queries and weights of 13 bits are off by up to 2^-13 on top; with I16 queries by
+                    // that of the largest number of theirs.
                     let short = |kind| if kind == KvType::F32 { 0.0 } else { 2f64.powi(-13) };
                     let score_error = score_error + 2.0 * (dims.0 as f64).sqrt() * short(types.keys);
                     let bound = 2.02 * score_error + (2.0 * (end - first) as f64 + 40.0) * U;
-                    let bound = bound + 2.0 * short(types.values);
-                    let wanted = exact(q, (&k, &v), first..end, scale, softcap);
+                    let (wanted, most) = exact(q, (&k, &v), first..end, scale, softcap);
+                    let bound = bound
+                        + match types.values {
+                            // Half a step of the largest, at each position.
+                            KvType::I16 => (end - first) as f64 * 0.51 / 16383.0 * most,
+                            kind => 2.0 * short(kind),
+                        };
                     for (got, wanted) in got.iter().zip(wanted) {
                         close("attention", *got, wanted, bound);
                     }
@@ -456,11 +509,12 @@ fn attention_matches_f64() {
                         KvType::F16 => 2f64.powi(-11),
                         KvType::F32 => 0.0,
                         KvType::Q8_0 => q8_0_error(1.0),
+                        KvType::I16 => 0.51 / 8191.0,
                     };
                     let size: f64 = q.iter().map(|q| q.abs() as f64).sum::<f64>() * scale as f64;
                     let weights_change = (2.0 * change(types.keys) * size).exp_m1();
                     let bound = bound + weights_change + change(types.values);
-                    let wanted = exact(q, (&cache.k, &cache.v), first..end, scale, softcap);
+                    let wanted = exact(q, (&cache.k, &cache.v), first..end, scale, softcap).0;
                     for (got, wanted) in got.iter().zip(wanted) {
                         close("attention", *got, wanted, bound);
                     }
@@ -481,7 +535,10 @@ fn a_chunk_without_weight_changes_nothing() {
                     (vec![k], vec![(p / 256) as f32 * 127.0])
                 });
                 let args = Attention { kv: cache.kv(), scale: 1.0, softcap: 0.0 };
-                assert_eq!(attend(&SCALAR, &[1.0], &args, 0..768), [(3 - chunk) as f32 / 2.0 * 127.0]);
+                let (got, wanted) =
+                    (attend(&SCALAR, &[1.0], &args, 0..768)[0], (3 - chunk) as f64 / 2.0 * 127.0);
+                // 127 is a number of all types but the one whose scale is rounded to 32 bits.
+                close("without", got, wanted, if values == KvType::I16 { 1e-6 * wanted } else { 0.0 });
                 assert!(attend(&SCALAR, &[1.0], &args, 256 * chunk..256 * chunk + 9)[0].is_nan());
             }
         }

@@ -14,18 +14,27 @@ struct Lines {
     numbers: usize,
     /// Bytes of a number.
     size: usize,
-    /// Whether a line has one number of each position (keys, scales), not the numbers of one position (values).
+    /// Whether a line has numbers of all positions (keys, scales), not those of its own (values).
     across: bool,
+    /// Neighbours that belong together: numbers of one position where a line has all of them, else positions of a line.
+    together: usize,
 }
 
 impl Lines {
     /// The arrays of a head's keys and values in one page; see [`KvBlocks`](crate::kernels::KvBlocks).
     fn of_head(shape: &KvShape) -> [Lines; 4] {
-        let (k, v) = (numbers(shape.types.keys, shape.dim_k), numbers(shape.types.values, shape.dim_v));
-        let across = |(count, size)| Lines { count, numbers: KV_BLOCK, size, across: true };
-        let along = |(numbers, size)| Lines { count: KV_BLOCK, numbers, size, across: false };
-        let [[k, k_scales], [v, v_scales]] = [k, v];
-        [across(k), across(k_scales), along(v), across(v_scales)]
+        let (keys, values) = (shape.types.keys, shape.types.values);
+        let across = |(count, size), together| {
+            let (count, numbers) = (usize::div_ceil(count, together), KV_BLOCK * together);
+            Lines { count, numbers, size, across: true, together }
+        };
+        let along = |(numbers, size), together| {
+            let (count, numbers) = (KV_BLOCK / together, numbers * together);
+            Lines { count, numbers, size, across: false, together }
+        };
+        let [k, k_scales] = numbers(keys, shape.dim_k);
+        let [v, v_scales] = numbers(values, shape.dim_v);
+        [across(k, together(keys)), across(k_scales, 1), along(v, together(values)), across(v_scales, 1)]
     }
 
     fn bytes(&self) -> usize {
@@ -34,8 +43,15 @@ impl Lines {
 
     /// Whether number `index` of a line belongs to a position below `valid`.
     fn is_valid(&self, line: usize, index: usize, valid: usize) -> bool {
-        (if self.across { index } else { line }) < valid
+        let position =
+            if self.across { index / self.together } else { line * self.together + index % self.together };
+        position < valid
     }
+}
+
+/// Neighbours that belong together; see [`Lines`].
+fn together(kind: KvType) -> usize {
+    if kind == KvType::I16 { 2 } else { 1 }
 }
 
 /// Numbers of a position, and scales, each with the bytes of one.
@@ -44,6 +60,7 @@ fn numbers(kind: KvType, dim: usize) -> [(usize, usize); 2] {
         KvType::F16 => [(dim, 2), (0, 2)],
         KvType::F32 => [(dim, 4), (0, 2)],
         KvType::Q8_0 => [(dim, 1), (dim.div_ceil(crate::tensor::BLOCK), 2)],
+        KvType::I16 => [(dim, 2), (1, 4)],
     }
 }
 
@@ -142,7 +159,7 @@ mod tests {
     /// What a query sees of the first positions of a page, in every layer and head.
     fn seen(cache: &KvCache<'_>, page: u32, valid: usize) -> Vec<u32> {
         let shape = cache.shape();
-        let mut q: Vec<f32> = (0..shape.dim_k).map(|d| (d as f32 * 0.7).sin()).collect();
+        let q: Vec<f32> = (0..shape.dim_k).map(|d| (d as f32 * 0.7).sin()).collect();
         let mut bits = Vec::new();
         for layer in 0..LAYERS {
             for head in 0..HEADS {
@@ -152,7 +169,7 @@ mod tests {
                 let mut partial = vec![0.0; attention_partial(shape.dim_v)];
                 let spans = &mut [Span { first_block: 0, seen: 0..valid }];
                 let mut scratch = vec![0.0; attention_scratch(1)];
-                attend_chunk(scalar(), &args, &mut q, spans, &mut partial, &mut scratch);
+                attend_chunk(scalar(), &args, &mut q.clone(), spans, &mut partial, &mut scratch);
                 bits.extend(partial.iter().map(|x| x.to_bits()));
             }
         }
@@ -207,7 +224,7 @@ mod tests {
         match shape.types.keys {
             KvType::F32 => assert_eq!(first[..4], one.to_le_bytes()),
             KvType::F16 => assert_eq!(first[..2], half::f16::from_f32(one).to_le_bytes()),
-            KvType::Q8_0 => {}
+            KvType::Q8_0 | KvType::I16 => {}
         }
     }
 }

@@ -135,7 +135,7 @@ impl Limits {
         Self { precisions, ..self }
     }
 
-    /// How keys and values are stored: f16, unless 32 or 8 bits are asked for.
+    /// How keys and values are stored: as 16-bit integers with a scale a position, unless another type is asked for.
     pub fn kv(self, both: KvType) -> Self {
         Self { kv: both.into(), ..self }
     }

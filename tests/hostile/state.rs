@@ -440,7 +440,7 @@ fn a_state_of_something_else_is_refused() {
     }
     use locutor::kernels::KvType;
     let halves = limits(64, ContextPolicy::Stop);
-    for kinds in [(KvType::F32, KvType::F16), (KvType::F16, KvType::Q8_0), (KvType::F32, KvType::F32)] {
+    for kinds in [(KvType::F32, KvType::I16), (KvType::I16, KvType::Q8_0), (KvType::F16, KvType::F16)] {
         let theirs = world(&model, halves.kv_types(kinds.0, kinds.1));
         let error = ours.session.restore(&theirs.states[0], None).unwrap_err();
         assert_eq!(error, Error::StateOfOther { what: "type of keys and values" });

@@ -9,7 +9,7 @@ use locutor::session::{Budget, ContextPolicy, Error, Limits, Saved, SequenceId, 
 /// Limits of all kinds, small.
 pub fn limits(input: &mut Input<'_>, hard_context: bool) -> Limits {
     use locutor::kernels::KvType;
-    let types = [KvType::F16, KvType::F32, KvType::Q8_0];
+    let types = KvType::ALL;
     let policy = match input.byte() % 3 {
         0 => ContextPolicy::Stop,
         1 => ContextPolicy::Shift { keep: input.below(24) },
@@ -19,7 +19,7 @@ pub fn limits(input: &mut Input<'_>, hard_context: bool) -> Limits {
     Limits::new()
         .context(context)
         .policy(policy)
-        .kv_types(types[input.below(3)], types[input.below(3)])
+        .kv_types(types[input.below(4)], types[input.below(4)])
         .sequences(1 + input.below(3))
         .positions(16 * (4 + input.below(12)))
         .batch(1 + input.below(20))

@@ -1,6 +1,6 @@
 //! The vector kernels, compiled for NEON.
 
-use super::super::vector::Lanes;
+use super::super::vector::{Lanes, Pair};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use super::linear::halves;
 use crate::tensor::{Act8, DType, Precision};
@@ -36,6 +36,9 @@ macro_rules! on_all {
 
 impl Lanes for Neon {
     type Floats = [float32x4_t; 4];
+    type Integers = [int32x4_t; 4];
+    /// First and second numbers of 8 pairs, twice.
+    type Pairs = [int16x8x2_t; 2];
     const SUMS: usize = 4;
 
     #[inline(always)]
@@ -86,6 +89,67 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn no_integers(self) -> [int32x4_t; 4] {
+        // SAFETY: the value proves that the machine has NEON.
+        [unsafe { vdupq_n_s32(0) }; 4]
+    }
+
+    #[inline(always)]
+    fn pairs(self, x: &[Pair; 16]) -> [int16x8x2_t; 2] {
+        let x: *const i16 = x.as_ptr().cast();
+        // SAFETY: the value proves that the machine has NEON. Reads the 64 bytes of `x`.
+        unsafe { [vld2q_s16(x), vld2q_s16(x.add(16))] }
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, mut sum: [int32x4_t; 4], factors: Pair, x: [int16x8x2_t; 2]) -> [int32x4_t; 4] {
+        let [first, second] = factors;
+        for (sum, int16x8x2_t(x, y)) in sum.as_chunks_mut::<2>().0.iter_mut().zip(x) {
+            // SAFETY: the value proves that the machine has NEON.
+            unsafe {
+                sum[0] = vmlal_n_s16(vmlal_n_s16(sum[0], vget_low_s16(x), first), vget_low_s16(y), second);
+                sum[1] = vmlal_high_n_s16(vmlal_high_n_s16(sum[1], x, first), y, second);
+            }
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn larger_sizes(self, mut sizes: [int32x4_t; 4], x: [float32x4_t; 4]) -> [int32x4_t; 4] {
+        for (size, x) in sizes.iter_mut().zip(x) {
+            // SAFETY: the value proves that the machine has NEON.
+            unsafe { *size = vmaxq_s32(*size, vreinterpretq_s32_f32(vabsq_f32(x))) }
+        }
+        sizes
+    }
+
+    #[inline(always)]
+    fn integers(self, x: [int32x4_t; 4]) -> [i32; 16] {
+        let mut out = [0; 16];
+        for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
+            // SAFETY: the value proves that the machine has NEON; writes the 16 bytes of `out`.
+            unsafe { vst1q_s32(out.as_mut_ptr(), x) }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn round(self, x: [float32x4_t; 4]) -> [i16; 16] {
+        let mut out = [0; 16];
+        for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
+            // SAFETY: the value proves that the machine has NEON; writes the 8 bytes of `out`.
+            unsafe { vst1_s16(out.as_mut_ptr(), vmovn_s32(vcvtnq_s32_f32(x))) }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn to_floats(self, x: [int32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: the value proves that the machine has NEON.
+        x.map(|x| unsafe { vcvtq_f32_s32(x) })
+    }
+
+    #[inline(always)]
     fn to_array(self, x: [float32x4_t; 4]) -> [f32; 16] {
         let mut out = [0.0; 16];
         for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
@@ -105,8 +169,7 @@ impl Lanes for Neon {
 mod body {
     pub(super) use crate::kernels::vector::{
         activate, activate_mul, add, attention_merge, layer_norm, log_sum_exp, quantize, rms_norm, rope,
-        scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0, store_value_f16,
-        store_value_f32, store_value_q8_0,
+        scale, shorten, softcap,
     };
 
     use super::Neon;

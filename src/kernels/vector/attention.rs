@@ -10,10 +10,10 @@
 //! Positions that are not seen contribute nothing, so what their part of the cache holds does not matter. A result is
 //! NaN when a score or value is, or when no score is above -inf. No step depends on how queries are grouped or batched.
 
-use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span, attention_partial};
+use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span, TOGETHER, attention_partial};
 use super::cache::Stored;
 use super::lanes::{LANES, Lanes, larger, maximum, tree};
-use super::look::{Chunk, Sights, places, put, rows, span_of};
+use super::look::{Chunk, Sights, Values, places, put, rows, span_of};
 use crate::math::{exp, exp_nonpositive, tanh};
 use core::hint::black_box;
 use core::ops::Range;
@@ -26,6 +26,7 @@ const _: () = assert!(ATTENTION_CHUNK.is_multiple_of(KV_BLOCK));
 fn together<L: Lanes, T: Stored>(left: usize) -> usize {
     match (left, L::SUMS) {
         _ if T::SELDOM => 1,
+        (6.., 16..) if T::WEIGHTED => 6,
         (8.., 16..) if left != 9 => 8,
         (6 | 9, 16..) => 6,
         (4.., _) => 4,
@@ -57,47 +58,52 @@ pub(in crate::kernels) fn scores<L: Lanes, T: Stored>(
 ) {
     let Some(heads) = q.len().checked_div(kv.dim_k) else { return };
     let heads = heads.min(scores.len());
-    T::round_query(q);
     let Some(first_block) = spans.first().map(|span| span.first_block) else { return };
     let chunk = Chunk { kv, first_block, blocks: Span::all_blocks(spans) };
     let mut head = 0;
     while head < heads {
-        let q = q.get(head * kv.dim_k..).unwrap_or_default();
+        let q = q.get_mut(head * kv.dim_k..).unwrap_or_default();
         let scores = scores.get_mut(head..).unwrap_or_default();
         let together = together::<L, T>(heads - head);
+        let mut factors = [scale; TOGETHER];
+        for (q, factor) in q.chunks_exact_mut(kv.dim_k).zip(&mut factors).take(together) {
+            *factor *= T::round_query(lanes, q);
+        }
         match together {
-            8 => scores_of_heads::<L, T, 8>(lanes, q, &chunk, scale, scores),
-            6 => scores_of_heads::<L, T, 6>(lanes, q, &chunk, scale, scores),
-            4 => scores_of_heads::<L, T, 4>(lanes, q, &chunk, scale, scores),
-            3 => scores_of_heads::<L, T, 3>(lanes, q, &chunk, scale, scores),
-            _ => scores_of_heads::<L, T, 1>(lanes, q, &chunk, scale, scores),
+            8 => scores_of_heads::<L, T, 8>(lanes, q, &chunk, &factors, scores),
+            6 => scores_of_heads::<L, T, 6>(lanes, q, &chunk, &factors, scores),
+            4 => scores_of_heads::<L, T, 4>(lanes, q, &chunk, &factors, scores),
+            3 => scores_of_heads::<L, T, 3>(lanes, q, &chunk, &factors, scores),
+            _ => scores_of_heads::<L, T, 1>(lanes, q, &chunk, &factors, scores),
         }
         head += together;
     }
 }
 
-/// Scores of the first `N` heads.
+/// Scores of the first `N` heads, each with its factor.
 #[inline(always)]
 fn scores_of_heads<L: Lanes, T: Stored, const N: usize>(
     lanes: L,
     q: &[f32],
     chunk: &Chunk<'_>,
-    scale: f32,
+    factors: &[f32; TOGETHER],
     scores: &mut [ChunkScores],
 ) {
     if !asked::<L, T>(N) {
         return;
     }
-    let Some(scores) = scores.first_chunk_mut::<N>() else { return };
+    let (Some(scores), Some(factors)) = (scores.first_chunk_mut::<N>(), factors.first_chunk()) else {
+        return;
+    };
     let rows = rows(q, chunk.kv.dim_k);
     let mut blocks = chunk.blocks.clone();
     // Several blocks at once, as far as their sums fit the registers, then those that are left.
     if L::SUMS / N >= 4 {
-        scores_of_blocks::<L, T, N, 4>(lanes, &rows, chunk, scale, scores, &mut blocks);
+        scores_of_blocks::<L, T, N, 4>(lanes, &rows, chunk, factors, scores, &mut blocks);
     } else if L::SUMS / N >= 2 {
-        scores_of_blocks::<L, T, N, 2>(lanes, &rows, chunk, scale, scores, &mut blocks);
+        scores_of_blocks::<L, T, N, 2>(lanes, &rows, chunk, factors, scores, &mut blocks);
     }
-    scores_of_blocks::<L, T, N, 1>(lanes, &rows, chunk, scale, scores, &mut blocks);
+    scores_of_blocks::<L, T, N, 1>(lanes, &rows, chunk, factors, scores, &mut blocks);
 }
 
 /// Takes `B` blocks at a time, as often as `blocks` has so many, up to some of which one is not whole.
@@ -106,7 +112,7 @@ fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
     lanes: L,
     rows: &[&[f32]; N],
     chunk: &Chunk<'_>,
-    scale: f32,
+    factors: &[f32; N],
     scores: &mut [ChunkScores; N],
     blocks: &mut Range<usize>,
 ) {
@@ -116,7 +122,7 @@ fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
         for h in 0..N {
             let Some(place) = places[h].first_chunk_mut::<B>() else { return };
             for b in 0..B {
-                place[b] = lanes.to_array(lanes.scale(scale, sums[h][b]));
+                place[b] = lanes.to_array(lanes.scale(factors[h], sums[h][b]));
             }
         }
         blocks.start += B;
@@ -183,11 +189,9 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
     partial: &mut [f32],
 ) {
     let len = attention_partial(kv.dim_v);
-    let all = scores.len();
-    for (head, scores) in scores.iter_mut().enumerate() {
-        let Some(span) = span_of(spans, head, all) else { return };
-        T::round_weights(scores.get_mut(span.blocks().1).unwrap_or_default());
-    }
+    let (all, blocks) = (scores.len(), Span::all_blocks(spans));
+    let values = Values::new(kv, spans, &blocks);
+    T::round_weights(lanes, scores, spans, &blocks, &values);
     let heads = all.min(partial.len() / len);
     let mut head = 0;
     while head < heads {
@@ -195,11 +199,11 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
         let partial = partial.get_mut(head * len..).unwrap_or_default();
         let together = together::<L, T>(heads - head);
         match together {
-            8 => values_of_heads::<L, T, 8>(lanes, scores, kv, (spans, head, all), partial),
-            6 => values_of_heads::<L, T, 6>(lanes, scores, kv, (spans, head, all), partial),
-            4 => values_of_heads::<L, T, 4>(lanes, scores, kv, (spans, head, all), partial),
-            3 => values_of_heads::<L, T, 3>(lanes, scores, kv, (spans, head, all), partial),
-            _ => values_of_heads::<L, T, 1>(lanes, scores, kv, (spans, head, all), partial),
+            8 => values_of_heads::<L, T, 8>(lanes, scores, &values, (spans, head, all), partial),
+            6 => values_of_heads::<L, T, 6>(lanes, scores, &values, (spans, head, all), partial),
+            4 => values_of_heads::<L, T, 4>(lanes, scores, &values, (spans, head, all), partial),
+            3 => values_of_heads::<L, T, 3>(lanes, scores, &values, (spans, head, all), partial),
+            _ => values_of_heads::<L, T, 1>(lanes, scores, &values, (spans, head, all), partial),
         }
         head += together;
     }
@@ -212,7 +216,7 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
         let Some(sights) = Sights::<1>::new(spans, head, all) else { return };
         let partial = partial.get_mut(head * len..).unwrap_or_default();
         let mut at = kv.dim_v - kv.dim_v % LANES;
-        values_of_strips::<L, T, 1, 1, false>(lanes, scores, kv, &sights, partial, &mut at);
+        values_of_strips::<L, T, 1, 1, false>(lanes, scores, &values, &sights, partial, &mut at);
     }
 }
 
@@ -222,7 +226,7 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
 fn values_of_heads<L: Lanes, T: Stored, const N: usize>(
     lanes: L,
     scores: &[ChunkScores],
-    kv: &KvBlocks<'_>,
+    values: &Values<'_>,
     (spans, head, heads): (&[Span], usize, usize),
     partial: &mut [f32],
 ) {
@@ -233,12 +237,14 @@ fn values_of_heads<L: Lanes, T: Stored, const N: usize>(
     let Some(sights) = Sights::new(spans, head, heads) else { return };
     // Several strips of 16 values at once, as far as their sums fit the registers, then those that are left.
     let mut at = 0;
-    if L::SUMS / N >= 4 {
-        values_of_strips::<L, T, N, 4, true>(lanes, scores, kv, &sights, partial, &mut at);
-    } else if L::SUMS / N >= 2 {
-        values_of_strips::<L, T, N, 2, true>(lanes, scores, kv, &sights, partial, &mut at);
+    // Sums of integers have one of floats beside them.
+    let sums = if T::WEIGHTED { L::SUMS / 2 } else { L::SUMS };
+    if sums / N >= 4 {
+        values_of_strips::<L, T, N, 4, true>(lanes, scores, values, &sights, partial, &mut at);
+    } else if sums / N >= 2 {
+        values_of_strips::<L, T, N, 2, true>(lanes, scores, values, &sights, partial, &mut at);
     }
-    values_of_strips::<L, T, N, 1, true>(lanes, scores, kv, &sights, partial, &mut at);
+    values_of_strips::<L, T, N, 1, true>(lanes, scores, values, &sights, partial, &mut at);
 }
 
 /// Takes `S` strips at a time from value `at` on, as often as there are so many, or, unless `FULL`, as long as any
@@ -247,15 +253,15 @@ fn values_of_heads<L: Lanes, T: Stored, const N: usize>(
 fn values_of_strips<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: bool>(
     lanes: L,
     scores: &[ChunkScores; N],
-    kv: &KvBlocks<'_>,
+    values: &Values<'_>,
     sights: &Sights<N>,
     partial: &mut [f32],
     at: &mut usize,
 ) {
     let needed = if FULL { S * LANES } else { 1 };
-    while kv.dim_v.saturating_sub(*at) >= needed {
-        let sums = sum_values::<L, T, N, S, FULL>(lanes, scores, kv, sights, *at);
-        put(&sums, partial, attention_partial(kv.dim_v), *at..kv.dim_v.min(*at + S * LANES));
+    while values.dim.saturating_sub(*at) >= needed {
+        let sums = sum_values::<L, T, N, S, FULL>(lanes, scores, values, sights, *at);
+        put(&sums, partial, attention_partial(values.dim), *at..values.dim.min(*at + S * LANES));
         *at += S * LANES;
     }
 }
@@ -266,27 +272,26 @@ fn values_of_strips<L: Lanes, T: Stored, const N: usize, const S: usize, const F
 fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: bool>(
     lanes: L,
     scores: &[ChunkScores; N],
-    kv: &KvBlocks<'_>,
+    values: &Values<'_>,
     sights: &Sights<N>,
     at: usize,
 ) -> [[[f32; LANES]; S]; N] {
     let mut sums = [[lanes.zero(); S]; N];
-    let blocks = sights.values(kv);
     for b in sights.blocks.clone() {
-        let (Some(block), Some(next)) = (blocks.get(b), blocks.get(b + 1)) else { break };
-        let values = (*block, next.as_ptr());
+        let (Some(block), Some(next)) = (values.blocks.get(b), values.blocks.get(b + 1)) else { break };
+        let block = (*block, next.as_ptr());
         let mut weights = [&[0.0; LANES]; N];
         for h in 0..N {
             weights[h] = scores[h].as_chunks().0.get(b).unwrap_or(weights[h]);
         }
-        let (common, rest) = match sights.whole(b) {
+        let (common, rest) = match T::WEIGHTED || sights.whole(b) {
             true => (0..KV_BLOCK, None),
             false => {
                 let (common, rest) = sights.positions(b);
                 (common, Some(rest))
             }
         };
-        T::add::<L, N, S, FULL>(lanes, &weights, values, (kv.dim_v, at), common, &mut sums);
+        T::add::<L, N, S, FULL>(lanes, &weights, block, (values.dim, at), common, &mut sums);
         let Some(rest) = rest.filter(|rest| N > 1 && !rest.iter().all(Range::is_empty)) else { continue };
         // Rare: what only some of them see, head by head. The compiler is not to write out the loop, which would be most
         // of all code of attention, so the sums go through memory.
@@ -296,11 +301,16 @@ fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: b
                 break;
             };
             let mut sum = [from_arrays(lanes, sums)];
-            T::add::<L, 1, S, FULL>(lanes, &[e], values, (kv.dim_v, at), rest.clone(), &mut sum);
+            T::add::<L, 1, S, FULL>(lanes, &[e], block, (values.dim, at), rest.clone(), &mut sum);
             [*sums] = to_arrays(lanes, &sum);
         }
         for h in 0..N {
             sums[h] = from_arrays(lanes, &kept[h]);
+        }
+    }
+    for h in 0..N {
+        for sum in &mut sums[h] {
+            *sum = T::weighed(lanes, &scores[h], *sum);
         }
     }
     to_arrays(lanes, &sums)

@@ -2,10 +2,10 @@
 
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
-use super::super::KV_BLOCK;
+use super::super::{ChunkScores, KV_BLOCK, Span};
 use super::elementwise::shorten;
 use super::lanes::{LANES, Lanes, narrow};
-use super::look::{Keys, Piece, behind, lines, parts, piece, scales_of_strips};
+use super::look::{Keys, Piece, Values, behind, lines, parts, piece, scales_of_strips, span_of};
 use crate::tensor::BLOCK;
 use crate::tensor::dequant::round_half_away;
 use bytemuck::{Pod, try_cast_slice, try_cast_slice_mut};
@@ -18,11 +18,27 @@ pub(in crate::kernels) trait Stored {
     /// Whether it is a choice for precision rather than for speed.
     const SELDOM: bool = false;
 
-    /// Rounds queries as [`Stored::score`] wants them.
-    fn round_query(q: &mut [f32]);
+    /// Whether the weight of what is not seen is 0, so that [`Stored::add`] adds it like everything else.
+    const WEIGHTED: bool = false;
 
-    /// Rounds exponentials as [`Stored::add`] wants them.
-    fn round_weights(e: &mut [f32]);
+    /// Rounds a query to what [`Stored::score`] wants, in its memory, and tells what scores are to be multiplied with.
+    fn round_query<L: Lanes>(lanes: L, q: &mut [f32]) -> f32;
+
+    /// Turns the exponentials of some heads into the weights that [`Stored::add`] wants, in their memory: of blocks
+    /// `blocks` of a chunk, those of which any of them sees something.
+    fn round_weights<L: Lanes>(
+        lanes: L,
+        scores: &mut [ChunkScores],
+        spans: &[Span],
+        blocks: &Range<usize>,
+        values: &Values<'_>,
+    );
+
+    /// The whole sum of a head, of what [`Stored::add`] has added up with its weights.
+    #[inline(always)]
+    fn weighed<L: Lanes>(_lanes: L, _e: &ChunkScores, sum: L::Floats) -> L::Floats {
+        sum
+    }
 
     /// `sum_d(q[d] k[d][p])` of the 16 positions of each of `B` blocks of keys, for `N` heads with queries of one length.
     fn score<L: Lanes, const N: usize, const B: usize>(
@@ -44,10 +60,10 @@ pub(in crate::kernels) trait Stored {
     );
 
     /// Writes a key to lane `lane` of a block of keys.
-    fn store_key(k: &[f32], lane: usize, keys: &mut [u8]);
+    fn store_key<L: Lanes>(lanes: L, k: &[f32], lane: usize, keys: &mut [u8]);
 
     /// Writes a value to line `line` of a block of values.
-    fn store_value(v: &[f32], line: usize, values: &mut [u8]);
+    fn store_value<L: Lanes>(lanes: L, v: &[f32], line: usize, values: &mut [u8]);
 }
 
 /// A number of the cache.
@@ -125,7 +141,7 @@ pub(super) fn numbers<T: Pod>(bytes: &[u8]) -> &[T] {
 }
 
 #[inline(always)]
-fn numbers_mut<T: Pod>(bytes: &mut [u8]) -> &mut [T] {
+pub(super) fn numbers_mut<T: Pod>(bytes: &mut [u8]) -> &mut [T] {
     try_cast_slice_mut(bytes).unwrap_or_default()
 }
 
@@ -133,15 +149,26 @@ impl<T: Element> Stored for T {
     const SELDOM: bool = <T as Number>::SELDOM;
 
     #[inline(always)]
-    fn round_query(q: &mut [f32]) {
+    fn round_query<L: Lanes>(_: L, q: &mut [f32]) -> f32 {
         if T::EXACT {
             shorten(q);
         }
+        1.0
     }
 
     #[inline(always)]
-    fn round_weights(e: &mut [f32]) {
-        Self::round_query(e);
+    fn round_weights<L: Lanes>(
+        _: L,
+        scores: &mut [ChunkScores],
+        spans: &[Span],
+        _: &Range<usize>,
+        _: &Values<'_>,
+    ) {
+        let heads = scores.len();
+        for (head, e) in scores.iter_mut().enumerate().take_while(|_| T::EXACT) {
+            let Some(span) = span_of(spans, head, heads) else { return };
+            shorten(e.get_mut(span.blocks().1).unwrap_or_default());
+        }
     }
 
     #[inline(always)]
@@ -168,7 +195,7 @@ impl<T: Element> Stored for T {
     }
 
     #[inline(always)]
-    fn store_key(k: &[f32], lane: usize, keys: &mut [u8]) {
+    fn store_key<L: Lanes>(_: L, k: &[f32], lane: usize, keys: &mut [u8]) {
         let lane = lane % KV_BLOCK;
         for (line, k) in numbers_mut::<T>(keys).as_chunks_mut::<KV_BLOCK>().0.iter_mut().zip(k) {
             line[lane] = T::narrow(*k);
@@ -176,7 +203,7 @@ impl<T: Element> Stored for T {
     }
 
     #[inline(always)]
-    fn store_value(v: &[f32], line: usize, values: &mut [u8]) {
+    fn store_value<L: Lanes>(_: L, v: &[f32], line: usize, values: &mut [u8]) {
         let from = (line % KV_BLOCK).saturating_mul(v.len());
         let values = numbers_mut::<T>(values).get_mut(from..).unwrap_or_default();
         for (out, v) in values.iter_mut().zip(v) {
@@ -200,12 +227,13 @@ fn parts_mut(block: &mut [u8], dim: usize) -> (&mut [i8], &mut [[u16; LANES]]) {
 
 impl Stored for Q8 {
     #[inline(always)]
-    fn round_query(q: &mut [f32]) {
+    fn round_query<L: Lanes>(_: L, q: &mut [f32]) -> f32 {
         shorten(q);
+        1.0
     }
 
     #[inline(always)]
-    fn round_weights(_: &mut [f32]) {
+    fn round_weights<L: Lanes>(_: L, _: &mut [ChunkScores], _: &[Span], _: &Range<usize>, _: &Values<'_>) {
         // They are rounded with the scales.
     }
 
@@ -265,7 +293,7 @@ impl Stored for Q8 {
     }
 
     #[inline(always)]
-    fn store_key(k: &[f32], lane: usize, keys: &mut [u8]) {
+    fn store_key<L: Lanes>(_: L, k: &[f32], lane: usize, keys: &mut [u8]) {
         let lane = lane % KV_BLOCK;
         let (bytes, scales) = parts_mut(keys, k.len());
         let lines = bytes.as_chunks_mut::<KV_BLOCK>().0.chunks_mut(BLOCK);
@@ -279,7 +307,7 @@ impl Stored for Q8 {
     }
 
     #[inline(always)]
-    fn store_value(v: &[f32], line: usize, values: &mut [u8]) {
+    fn store_value<L: Lanes>(_: L, v: &[f32], line: usize, values: &mut [u8]) {
         let line = line % KV_BLOCK;
         let (bytes, scales) = parts_mut(values, v.len());
         let bytes = bytes.get_mut(line.saturating_mul(v.len())..).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! The 16 virtual lanes, and half-precision numbers.
 
+use super::integers::Pair;
+
 /// Number of virtual lanes.
 pub(super) const LANES: usize = 16;
 
@@ -47,6 +49,9 @@ pub(super) fn maximum(x: &[f32]) -> f32 {
     larger(larger(four[0], four[2]), larger(four[1], four[3]))
 }
 
+/// All bits of a float but its sign.
+pub(in crate::kernels) const SIZE: u32 = 0x7fff_ffff;
+
 /// What the inner loops of attention are made of: 16 lanes in registers. Every implementation gives the same bits (a
 /// NaN's aside).
 pub(in crate::kernels) trait Lanes: Copy {
@@ -83,6 +88,39 @@ pub(in crate::kernels) trait Lanes: Copy {
         self.add(sum, self.scale(factor, x))
     }
 
+    /// 16 integers.
+    type Integers: Copy;
+
+    /// 16 pairs of integers.
+    type Pairs: Copy;
+
+    /// Zeros.
+    fn no_integers(self) -> Self::Integers;
+
+    /// Zeros.
+    #[inline(always)]
+    fn no_pairs(self) -> Self::Pairs {
+        self.pairs(&[[0; 2]; LANES])
+    }
+
+    /// Takes pairs as they are.
+    fn pairs(self, x: &[Pair; LANES]) -> Self::Pairs;
+
+    /// `sum + factors[0] * x[0] + factors[1] * x[1]` of each lane's pair, wrapping.
+    fn add_pairs(self, sum: Self::Integers, factors: Pair, x: Self::Pairs) -> Self::Integers;
+
+    /// The larger of `sizes` and of the sizes of `x`, as bits: these are ordered as the sizes are, NaN above all.
+    fn larger_sizes(self, sizes: Self::Integers, x: Self::Floats) -> Self::Integers;
+
+    /// Lane by lane.
+    fn integers(self, x: Self::Integers) -> [i32; LANES];
+
+    /// The nearest integers, ties to even, of numbers between -2^15 and 2^15; 0 for NaN.
+    fn round(self, x: Self::Floats) -> [i16; LANES];
+
+    /// The nearest floats, ties to even.
+    fn to_floats(self, x: Self::Integers) -> Self::Floats;
+
     /// Lane by lane.
     fn to_array(self, x: Self::Floats) -> [f32; LANES];
 
@@ -97,6 +135,8 @@ pub(super) struct Portable;
 
 impl Lanes for Portable {
     type Floats = [f32; LANES];
+    type Integers = [i32; LANES];
+    type Pairs = [Pair; LANES];
     const SUMS: usize = 1;
 
     #[inline(always)]
@@ -149,6 +189,60 @@ impl Lanes for Portable {
             a[l] += b[l];
         }
         a
+    }
+
+    #[inline(always)]
+    fn no_integers(self) -> [i32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn pairs(self, x: &[Pair; LANES]) -> [Pair; LANES] {
+        *x
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, mut sum: [i32; LANES], factors: Pair, x: [Pair; LANES]) -> [i32; LANES] {
+        let [first, second] = factors.map(i32::from);
+        for l in 0..LANES {
+            let [x, y] = x[l].map(i32::from);
+            sum[l] = sum[l].wrapping_add((first * x).wrapping_add(second * y));
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn larger_sizes(self, mut sizes: [i32; LANES], x: [f32; LANES]) -> [i32; LANES] {
+        for l in 0..LANES {
+            sizes[l] = sizes[l].max((x[l].to_bits() & SIZE) as i32);
+        }
+        sizes
+    }
+
+    #[inline(always)]
+    fn integers(self, x: [i32; LANES]) -> [i32; LANES] {
+        x
+    }
+
+    #[inline(always)]
+    fn round(self, x: [f32; LANES]) -> [i16; LANES] {
+        // Among numbers of this size there is nothing behind the point.
+        const ONES: f32 = 12_582_912.0;
+        let mut out = [0; LANES];
+        for l in 0..LANES {
+            let finite = if x[l].is_nan() { 0.0 } else { x[l] };
+            out[l] = (finite + ONES).to_bits().wrapping_sub(ONES.to_bits()) as i16;
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn to_floats(self, x: [i32; LANES]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        for l in 0..LANES {
+            out[l] = x[l] as f32;
+        }
+        out
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 
 use super::super::{ATTENTION_CHUNK, ChunkScores, KV_BLOCK, KvBlocks, Span};
 use super::cache::{Number, numbers};
+use super::integers::{Pair, key_integers};
 use super::lanes::LANES;
 use crate::tensor::BLOCK;
 use core::ops::Range;
@@ -123,9 +124,55 @@ pub(super) fn scales_of_strips<const S: usize>(
     Some(of)
 }
 
+/// Pairs of some queries, and those of the keys of some blocks that meet them.
+pub(super) struct PairLines<'x, const N: usize, const B: usize> {
+    pub rows: [&'x [Pair]; N],
+    pub lines: [&'x [[Pair; LANES]]; B],
+}
+
+/// Those of rounded queries, and of keys of as many numbers.
+#[inline(never)]
+pub(super) fn pair_lines<'x, const N: usize, const B: usize>(
+    q: &[&'x [f32]; N],
+    keys: &[&'x [u8]; B],
+    pairs: Range<usize>,
+) -> PairLines<'x, N, B> {
+    let mut of = PairLines { rows: [&[]; N], lines: [&[]; B] };
+    let dim = q.first().map_or(0, |q| q.len());
+    for (row, q) in of.rows.iter_mut().zip(q) {
+        *row = bytemuck::cast_slice(q).get(pairs.clone()).unwrap_or_default();
+    }
+    for (lines, keys) in of.lines.iter_mut().zip(keys) {
+        let integers = numbers(keys.get(..key_integers(dim)).unwrap_or_default());
+        *lines = integers.as_chunks().0.get(pairs.clone()).unwrap_or_default();
+    }
+    of
+}
+
+/// The values of the blocks of a chunk.
+pub(in crate::kernels) struct Values<'x> {
+    /// And of the one behind them.
+    pub(super) blocks: [&'x [u8]; CHUNK_BLOCKS + 1],
+    /// Numbers of a value.
+    pub(super) dim: usize,
+}
+
+impl<'x> Values<'x> {
+    /// Those of blocks `blocks` of the chunk that `spans` are of.
+    #[inline(never)]
+    pub fn new(kv: &KvBlocks<'x>, spans: &[Span], blocks: &Range<usize>) -> Self {
+        let mut values = Self { blocks: [&[]; CHUNK_BLOCKS + 1], dim: kv.dim_v };
+        let first_block = spans.first().map_or(0, |span| span.first_block);
+        let end = blocks.end.saturating_add(1);
+        for (block, values) in values.blocks.iter_mut().enumerate().take(end).skip(blocks.start) {
+            *values = kv.values(first_block.saturating_add(block));
+        }
+        values
+    }
+}
+
 /// What some heads see of a chunk.
 pub(super) struct Sights<const N: usize> {
-    first_block: usize,
     /// The blocks of which something is seen.
     pub blocks: Range<usize>,
     /// Those of which every head sees all.
@@ -134,14 +181,13 @@ pub(super) struct Sights<const N: usize> {
 }
 
 /// Blocks of a chunk.
-const CHUNK_BLOCKS: usize = ATTENTION_CHUNK / KV_BLOCK;
+pub(super) const CHUNK_BLOCKS: usize = ATTENTION_CHUNK / KV_BLOCK;
 
 impl<const N: usize> Sights<N> {
     /// For the `N` heads from `head` on, of `heads`; `None` if one has no span.
     #[inline(never)]
     pub fn new(spans: &[Span], head: usize, heads: usize) -> Option<Self> {
-        let mut sights =
-            Self { first_block: 0, blocks: 0..0, whole: 0..usize::MAX, seen: [const { 0..0 }; N] };
+        let mut sights = Self { blocks: 0..0, whole: 0..usize::MAX, seen: [const { 0..0 }; N] };
         for (n, seen) in sights.seen.iter_mut().enumerate() {
             let span = span_of(spans, head.saturating_add(n), heads)?;
             let (blocks, positions) = span.blocks();
@@ -153,20 +199,9 @@ impl<const N: usize> Sights<N> {
             let Range { start, end } = &mut sights.whole;
             *start = (*start).max(positions.start.div_ceil(KV_BLOCK));
             *end = (*end).min(positions.end / KV_BLOCK);
-            (sights.first_block, *seen) = (span.first_block, positions);
+            *seen = positions;
         }
         Some(sights)
-    }
-
-    /// The values of the chunk's blocks, and what is behind them.
-    #[inline(never)]
-    pub fn values<'x>(&self, kv: &KvBlocks<'x>) -> [&'x [u8]; CHUNK_BLOCKS + 1] {
-        let mut values = [&[][..]; CHUNK_BLOCKS + 1];
-        let end = self.blocks.end.saturating_add(1);
-        for (block, values) in values.iter_mut().enumerate().take(end).skip(self.blocks.start) {
-            *values = kv.values(self.first_block.saturating_add(block));
-        }
-        values
     }
 
     /// Whether every head sees all of a block.

@@ -8,6 +8,7 @@
 mod attention;
 mod cache;
 mod elementwise;
+mod integers;
 mod lanes;
 mod look;
 mod norm;
@@ -16,12 +17,13 @@ mod quantize;
 pub(super) use attention::{attention_merge, scores, softmax, values};
 pub(super) use cache::{Q8, Stored};
 pub(super) use elementwise::{activate, activate_mul, add, rope, scale, shorten, softcap};
-#[allow(unused_imports, reason = "the tables of some targets need them")]
-pub(super) use lanes::Lanes;
+pub(super) use integers::I16;
 #[cfg(test)]
 pub(super) use lanes::{short, widen};
 pub(super) use norm::{layer_norm, log_sum_exp, rms_norm};
 pub(super) use quantize::quantize;
+#[allow(unused_imports, reason = "the tables of some targets need them")]
+pub(super) use {integers::Pair, lanes::Lanes, lanes::SIZE};
 
 /// Hands the signatures of all vector kernels to the macro `$stamp`; behind an `@` an array of kernels, one a type.
 macro_rules! for_vector_kernels {
@@ -44,16 +46,16 @@ macro_rules! for_vector_kernels {
             log_sum_exp(x: &[f32]) -> f32;
             @attention_scores
                 (q: &mut [f32], kv: &KvBlocks<'_>, spans: &[Span], scale: f32, scores: &mut [ChunkScores])
-                [attention_scores_f16, attention_scores_f32, attention_scores_q8_0];
+                [attention_scores_f16, attention_scores_f32, attention_scores_q8_0, attention_scores_i16];
             @attention_values
                 (scores: &mut [ChunkScores], kv: &KvBlocks<'_>, spans: &[Span], partial: &mut [f32])
-                [attention_values_f16, attention_values_f32, attention_values_q8_0];
+                [attention_values_f16, attention_values_f32, attention_values_q8_0, attention_values_i16];
             @store_key
                 (k: &[f32], lane: usize, keys: &mut [u8])
-                [store_key_f16, store_key_f32, store_key_q8_0];
+                [store_key_f16, store_key_f32, store_key_q8_0, store_key_i16];
             @store_value
                 (v: &[f32], line: usize, values: &mut [u8])
-                [store_value_f16, store_value_f32, store_value_q8_0];
+                [store_value_f16, store_value_f32, store_value_q8_0, store_value_i16];
         }
     };
 }
@@ -98,14 +100,20 @@ macro_rules! stamp_vector_kernels {
     };
 }
 
-/// Defines the bodies of the kernels that work in `$lanes`, one a type of cached numbers.
+/// Defines the bodies of the kernels that work in `$lanes`, most of them one a type of cached numbers.
 macro_rules! attention_bodies {
     ($lanes:expr) => {
         attention_bodies! { @scores $lanes;
-            attention_scores_f16: u16, attention_scores_f32: f32, attention_scores_q8_0: vector::Q8
+            attention_scores_f16: u16, attention_scores_f32: f32, attention_scores_q8_0: vector::Q8,
+            attention_scores_i16: vector::I16
+        }
+        attention_bodies! { @store $lanes;
+            store_key_f16, store_value_f16: u16; store_key_f32, store_value_f32: f32;
+            store_key_q8_0, store_value_q8_0: vector::Q8; store_key_i16, store_value_i16: vector::I16;
         }
         attention_bodies! { @values $lanes;
-            attention_values_f16: u16, attention_values_f32: f32, attention_values_q8_0: vector::Q8
+            attention_values_f16: u16, attention_values_f32: f32, attention_values_q8_0: vector::Q8,
+            attention_values_i16: vector::I16
         }
 
         #[inline(always)]
@@ -115,6 +123,17 @@ macro_rules! attention_bodies {
             vector::softmax($lanes, softcap, spans, scores, dim_v, partial);
         }
     };
+    (@store $lanes:expr; $($key:ident, $value:ident: $stored:ty;)*) => {$(
+        #[inline(always)]
+        pub(super) fn $key(k: &[f32], lane: usize, keys: &mut [u8]) {
+            <$stored as vector::Stored>::store_key($lanes, k, lane, keys);
+        }
+
+        #[inline(always)]
+        pub(super) fn $value(v: &[f32], line: usize, values: &mut [u8]) {
+            <$stored as vector::Stored>::store_value($lanes, v, line, values);
+        }
+    )*};
     (@scores $lanes:expr; $($name:ident: $stored:ty),*) => {$(
         #[inline(always)]
         pub(super) fn $name(
@@ -131,27 +150,6 @@ macro_rules! attention_bodies {
             vector::values::<_, $stored>($lanes, scores, kv, spans, partial);
         }
     )*};
-}
-
-/// Defines the bodies that write the cache, one a type of cached numbers.
-macro_rules! store_bodies {
-    ($($key:ident, $value:ident: $stored:ty;)*) => {$(
-        #[inline(always)]
-        pub(super) fn $key(k: &[f32], lane: usize, keys: &mut [u8]) {
-            <$stored>::store_key(k, lane, keys);
-        }
-
-        #[inline(always)]
-        pub(super) fn $value(v: &[f32], line: usize, values: &mut [u8]) {
-            <$stored>::store_value(v, line, values);
-        }
-    )*};
-}
-
-store_bodies! {
-    store_key_f16, store_value_f16: u16;
-    store_key_f32, store_value_f32: f32;
-    store_key_q8_0, store_value_q8_0: Q8;
 }
 
 /// The specification: the bodies as the target compiles them by default.

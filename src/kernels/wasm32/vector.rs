@@ -1,6 +1,6 @@
 //! The vector kernels with 128-bit vectors.
 
-use super::super::vector::Lanes;
+use super::super::vector::{Lanes, Pair};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use super::linear::halves;
 use crate::tensor::{Act8, DType, Precision};
@@ -25,6 +25,8 @@ macro_rules! on_all {
 
 impl Lanes for Simd128 {
     type Floats = [v128; 4];
+    type Integers = [v128; 4];
+    type Pairs = [v128; 4];
     const SUMS: usize = 2;
 
     #[inline(always)]
@@ -72,6 +74,56 @@ impl Lanes for Simd128 {
     }
 
     #[inline(always)]
+    fn no_integers(self) -> [v128; 4] {
+        [i32x4_splat(0); 4]
+    }
+
+    #[inline(always)]
+    fn pairs(self, x: &[Pair; 16]) -> [v128; 4] {
+        let p: *const v128 = x.as_ptr().cast();
+        // SAFETY: `i % 4` keeps the four pairs inside; no alignment needed.
+        core::array::from_fn(|i| unsafe { v128_load(p.add(i % 4)) })
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sum: [v128; 4], factors: Pair, x: [v128; 4]) -> [v128; 4] {
+        let factors = i32x4_splat(bytemuck::cast(factors));
+        core::array::from_fn(|i| i32x4_add(sum[i % 4], i32x4_dot_i16x8(factors, x[i % 4])))
+    }
+
+    #[inline(always)]
+    fn larger_sizes(self, sizes: [v128; 4], x: [v128; 4]) -> [v128; 4] {
+        core::array::from_fn(|i| i32x4_max(sizes[i % 4], f32x4_abs(x[i % 4])))
+    }
+
+    #[inline(always)]
+    fn integers(self, x: [v128; 4]) -> [i32; 16] {
+        let mut out = [0; 16];
+        for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
+            // SAFETY: writes the 16 bytes of `out`; no alignment needed.
+            unsafe { v128_store(out.as_mut_ptr().cast(), x) }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn round(self, x: [v128; 4]) -> [i16; 16] {
+        let mut out = [0; 16];
+        let x = x.map(|x| i32x4_trunc_sat_f32x4(f32x4_nearest(x)));
+        for (out, x) in out.as_chunks_mut::<8>().0.iter_mut().zip(x.as_chunks().0) {
+            let [low, high] = *x;
+            // SAFETY: writes the 16 bytes of `out`; no alignment needed.
+            unsafe { v128_store(out.as_mut_ptr().cast(), i16x8_narrow_i32x4(low, high)) }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn to_floats(self, x: [v128; 4]) -> [v128; 4] {
+        x.map(f32x4_convert_i32x4)
+    }
+
+    #[inline(always)]
     fn to_array(self, x: [v128; 4]) -> [f32; 16] {
         let mut out = [0.0; 16];
         for (out, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
@@ -85,8 +137,7 @@ impl Lanes for Simd128 {
 mod body {
     pub(super) use crate::kernels::vector::{
         activate, activate_mul, add, attention_merge, layer_norm, log_sum_exp, quantize, rms_norm, rope,
-        scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0, store_value_f16,
-        store_value_f32, store_value_q8_0,
+        scale, shorten, softcap,
     };
 
     use super::Simd128;

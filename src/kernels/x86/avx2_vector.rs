@@ -1,6 +1,6 @@
 //! The vector kernels, compiled for AVX2, F16C and FMA.
 
-use super::super::vector::Lanes;
+use super::super::vector::{Lanes, Pair, SIZE};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use crate::tensor::{Act8, DType, Precision};
 #[cfg(target_arch = "x86")]
@@ -23,6 +23,8 @@ impl Avx {
 
 impl Lanes for Avx {
     type Floats = [__m256; 2];
+    type Integers = [__m256i; 2];
+    type Pairs = [__m256i; 2];
     const SUMS: usize = 4;
 
     #[inline(always)]
@@ -90,6 +92,73 @@ impl Lanes for Avx {
     }
 
     #[inline(always)]
+    fn no_integers(self) -> [__m256i; 2] {
+        // SAFETY: the value proves that the machine has AVX.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+
+    #[inline(always)]
+    fn pairs(self, x: &[Pair; 16]) -> [__m256i; 2] {
+        // SAFETY: the value proves that the machine has AVX. Reads the 64 bytes of `x`, without alignment.
+        unsafe {
+            let x: *const __m256i = x.as_ptr().cast();
+            [_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))]
+        }
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sum: [__m256i; 2], factors: Pair, x: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: the value proves that the machine has AVX2.
+        unsafe {
+            let factors = _mm256_set1_epi32(bytemuck::cast(factors));
+            [
+                _mm256_add_epi32(sum[0], _mm256_madd_epi16(factors, x[0])),
+                _mm256_add_epi32(sum[1], _mm256_madd_epi16(factors, x[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn larger_sizes(self, sizes: [__m256i; 2], x: [__m256; 2]) -> [__m256i; 2] {
+        // SAFETY: the value proves that the machine has AVX2.
+        unsafe {
+            let size = |x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(SIZE as i32));
+            [_mm256_max_epi32(sizes[0], size(x[0])), _mm256_max_epi32(sizes[1], size(x[1]))]
+        }
+    }
+
+    #[inline(always)]
+    fn integers(self, x: [__m256i; 2]) -> [i32; 16] {
+        let mut out = [0; 16];
+        // SAFETY: the value proves that the machine has AVX; writes the 64 bytes of `out`, without alignment.
+        unsafe {
+            let out: *mut __m256i = out.as_mut_ptr().cast();
+            _mm256_storeu_si256(out, x[0]);
+            _mm256_storeu_si256(out.add(1), x[1]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn round(self, x: [__m256; 2]) -> [i16; 16] {
+        let mut out = [0; 16];
+        // SAFETY: the value proves that the machine has AVX2; writes the 32 bytes of `out`, without alignment. NaN
+        // becomes -2^31, whose lower half is 0.
+        unsafe {
+            let low = |x| _mm256_and_si256(_mm256_cvtps_epi32(x), _mm256_set1_epi32(0xffff));
+            let packed = _mm256_packus_epi32(low(x[0]), low(x[1]));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn to_floats(self, x: [__m256i; 2]) -> [__m256; 2] {
+        // SAFETY: the value proves that the machine has AVX.
+        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
+    }
+
+    #[inline(always)]
     fn to_array(self, x: [__m256; 2]) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: the value proves that the machine has AVX; writes the 64 bytes of `out`, without alignment.
@@ -110,8 +179,7 @@ impl Lanes for Avx {
 mod body {
     pub(super) use crate::kernels::vector::{
         activate, activate_mul, add, attention_merge, layer_norm, log_sum_exp, quantize, rms_norm, rope,
-        scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0, store_value_f16,
-        store_value_f32, store_value_q8_0,
+        scale, shorten, softcap,
     };
 
     use super::Avx;

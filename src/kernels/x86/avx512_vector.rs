@@ -1,21 +1,22 @@
 //! The vector kernels, compiled for AVX-512.
 
-use super::super::vector::Lanes;
+use super::super::vector::{Lanes, Pair, SIZE};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use crate::tensor::{Act8, DType, Precision};
+use core::arch::asm;
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
 /// 16 lanes in one register; a value of this type is the proof that the machine has AVX2, F16C and AVX-512 (F, BW, DQ,
-/// VL).
+/// VL, VNNI).
 #[derive(Clone, Copy)]
 struct Avx512(());
 
 impl Avx512 {
     /// # Safety
-    /// The machine has AVX2, F16C and AVX-512 (F, BW, DQ, VL).
+    /// The machine has AVX2, F16C and AVX-512 (F, BW, DQ, VL, VNNI).
     #[inline(always)]
     unsafe fn new() -> Self {
         Self(())
@@ -24,6 +25,8 @@ impl Avx512 {
 
 impl Lanes for Avx512 {
     type Floats = __m512;
+    type Integers = __m512i;
+    type Pairs = __m512i;
     const SUMS: usize = 24;
 
     #[inline(always)]
@@ -76,6 +79,58 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn no_integers(self) -> __m512i {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn pairs(self, x: &[Pair; 16]) -> __m512i {
+        // SAFETY: the value proves that the machine has AVX-512. Reads the 64 bytes of `x`, without alignment.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sum: __m512i, factors: Pair, x: __m512i) -> __m512i {
+        // SAFETY: the value proves that the machine has AVX-512 and VNNI.
+        unsafe { add_pairs(sum, _mm512_set1_epi32(bytemuck::cast(factors)), x) }
+    }
+
+    #[inline(always)]
+    fn larger_sizes(self, sizes: __m512i, x: __m512) -> __m512i {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe {
+            let x = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(SIZE as i32));
+            _mm512_max_epi32(sizes, x)
+        }
+    }
+
+    #[inline(always)]
+    fn integers(self, x: __m512i) -> [i32; 16] {
+        let mut out = [0; 16];
+        // SAFETY: the value proves that the machine has AVX-512; writes the 64 bytes of `out`, without alignment.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), x) }
+        out
+    }
+
+    #[inline(always)]
+    fn round(self, x: __m512) -> [i16; 16] {
+        let mut out = [0; 16];
+        // SAFETY: the value proves that the machine has AVX-512; writes the 32 bytes of `out`, without alignment. NaN
+        // becomes -2^31, whose lower half is 0.
+        unsafe {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn to_floats(self, x: __m512i) -> __m512 {
+        // SAFETY: the value proves that the machine has AVX-512.
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
     fn to_array(self, x: __m512) -> [f32; 16] {
         let mut out = [0.0; 16];
         // SAFETY: the value proves that the machine has AVX-512; writes the 64 bytes of `out`, without alignment.
@@ -90,11 +145,24 @@ impl Lanes for Avx512 {
     }
 }
 
+/// [`_mm512_dpwssd_epi32`], of which LLVM makes two instructions to shorten chains: there are none here.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn add_pairs(mut sum: __m512i, factors: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: the instruction is one of AVX-512 VNNI, and touches nothing but registers.
+    unsafe {
+        asm!(
+            "vpdpwssd {}, {}, {}", inout(zmm_reg) sum, in(zmm_reg) factors, in(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
 mod body {
     pub(super) use crate::kernels::vector::{
         activate, activate_mul, add, attention_merge, layer_norm, log_sum_exp, quantize, rms_norm, rope,
-        scale, shorten, softcap, store_key_f16, store_key_f32, store_key_q8_0, store_value_f16,
-        store_value_f32, store_value_q8_0,
+        scale, shorten, softcap,
     };
 
     use super::Avx512;
@@ -109,7 +177,7 @@ mod body {
     attention_bodies!(avx512());
 }
 
-for_vector_kernels!(stamp_vector_kernels["avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl"]);
+for_vector_kernels!(stamp_vector_kernels["avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"]);
 
 #[cfg(test)]
 #[test]

@@ -85,6 +85,7 @@ fn type_number(kind: KvType) -> u32 {
         KvType::F16 => 0,
         KvType::F32 => 1,
         KvType::Q8_0 => 2,
+        KvType::I16 => 3,
     }
 }
 

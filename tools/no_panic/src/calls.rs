@@ -56,7 +56,8 @@ fn kv(number: u8) -> KvType {
     match number {
         0 => KvType::F16,
         1 => KvType::F32,
-        _ => KvType::Q8_0,
+        2 => KvType::Q8_0,
+        _ => KvType::I16,
     }
 }
 
