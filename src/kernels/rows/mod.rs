@@ -98,6 +98,12 @@ pub(super) trait Lanes: Copy {
     fn recall(self, from: &[f32]) -> Self::Int;
     /// What [`store`](Self::store) has written; zeros when `from` is too short.
     fn load(self, from: &[f32]) -> Self::Float;
+    /// The same address, of which the compiler knows nothing any more: it is to reckon with distances from this one, and
+    /// not to step an address a row.
+    #[inline(always)]
+    fn opaque(self, address: *const u8) -> *const u8 {
+        address
+    }
     /// Asks for `bytes` bytes of memory from `start` on to be brought near. Any address is allowed.
     fn prefetch(self, start: *const u8, bytes: usize);
 }
@@ -162,11 +168,11 @@ impl<'w, L: Lanes> Rows<'w, L> {
 
     /// Block `index` of every row.
     #[inline(always)]
-    fn block<B>(&self, index: usize) -> Option<At<'w, L, B>> {
+    fn block<B>(&self, isa: L, index: usize) -> Option<At<'w, L, B>> {
         if index >= self.stride / size_of::<B>() {
             return None;
         }
-        let start = self.bytes.as_ptr().wrapping_add(index * size_of::<B>());
+        let start = isa.opaque(self.bytes.as_ptr().wrapping_add(index * size_of::<B>()));
         let ahead = AHEAD * self.bytes.len() + index * L::ROWS * size_of::<B>();
         let ahead = self.bytes.as_ptr().wrapping_add(ahead);
         Some(At { start, stride: self.stride, ahead, rows: PhantomData, block: PhantomData })
@@ -178,13 +184,13 @@ impl<'w, L: Lanes> Rows<'w, L> {
         let mut index = 0;
         while index < blocks {
             if blocks - index >= 4
-                && let Some(at) = self.block::<[T; 4]>(index / 4)
+                && let Some(at) = self.block::<[T; 4]>(isa, index / 4)
                 && T::four(isa, at, sink)
             {
                 index += 4;
                 continue;
             }
-            let Some(at) = self.block::<T>(index) else { return };
+            let Some(at) = self.block::<T>(isa, index) else { return };
             T::parts(isa, at, sink);
             index += 1;
         }

@@ -9,6 +9,7 @@ use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix};
+use core::arch::asm;
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -254,6 +255,14 @@ impl Lanes for Avx512 {
         let Some(from) = from.first_chunk::<16>() else { return self.floats(0.0) };
         // SAFETY: 64 bytes that may be read; no alignment needed.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written at the address")]
+    fn opaque(self, mut address: *const u8) -> *const u8 {
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags)) }
+        address
     }
 
     #[inline(always)]
