@@ -224,15 +224,16 @@ impl<L: Lanes, B> At<'_, L, B> {
         (self.start.wrapping_add(offset.min(size_of::<B>().saturating_sub(len))), self.stride)
     }
 
-    /// Asks for piece `index` of `count` of the memory ahead. A whole block at once could be more than a CPU can keep in
-    /// mind.
+    /// Asks for piece `index` of `count` of the memory ahead: a few lines each time, since what waits for more than a CPU
+    /// can keep in mind holds up the loads behind it.
     #[inline(always)]
     fn ask<S: Sink<L>>(&self, isa: L, index: usize, count: usize) {
         if !S::ASK {
             return;
         }
-        let bytes = (L::ROWS * size_of::<B>()).div_ceil(count);
-        isa.prefetch(self.ahead.wrapping_add(index * bytes), bytes);
+        let lines = (L::ROWS * size_of::<B>()).div_ceil(LINE);
+        let (from, to) = (index * lines / count, (index + 1) * lines / count);
+        isa.prefetch(self.ahead.wrapping_add(from * LINE), (to - from) * LINE);
     }
 }
 
@@ -377,6 +378,9 @@ fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L
 /// Groups of rows between the one that is read and the one that is asked for. Rows are short streams that a hardware
 /// prefetcher loses; the groups follow one another, so a few ahead is one linear stream.
 const AHEAD: usize = 2;
+
+/// Bytes of a line of the caches.
+const LINE: usize = 64;
 
 /// A linear layer of type `T`; to be inlined into a root function with the instruction set of `isa`. `columns` are those
 /// of [`Weights::Alike`].

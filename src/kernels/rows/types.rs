@@ -54,7 +54,12 @@ fn split<L: Lanes>(isa: L, [a, b, c, d]: [L::Int; 4]) -> [L::Int; 8] {
 /// 32 bytes.
 #[inline(always)]
 pub(super) fn byte_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int; 8] {
-    let ([a, b, c, d], [e, f, g, h]) = (isa.quads(at, offset), isa.quads(at, offset + 16));
+    eight(isa.quads(at, offset), isa.quads(at, offset + 16))
+}
+
+/// Two fours side by side.
+#[inline(always)]
+fn eight<T>([a, b, c, d]: [T; 4], [e, f, g, h]: [T; 4]) -> [T; 8] {
     [a, b, c, d, e, f, g, h]
 }
 
@@ -64,9 +69,14 @@ impl Weights for Q8_0 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask::<S>(isa, 0, 1);
+        at.ask::<S>(isa, 0, 4);
         let d = isa.halves(at, offset_of!(Q8_0, d));
-        sink.part(Part { w: byte_block(isa, at, offset_of!(Q8_0, q)), d: [d; 2], m: d });
+        at.ask::<S>(isa, 1, 4);
+        let low = isa.quads(at, offset_of!(Q8_0, q));
+        at.ask::<S>(isa, 2, 4);
+        let high = isa.quads(at, offset_of!(Q8_0, q) + 16);
+        at.ask::<S>(isa, 3, 4);
+        sink.part(Part { w: eight(low, high), d: [d; 2], m: d });
     }
 }
 
@@ -89,28 +99,33 @@ impl Weights for Q4_0 {
         if S::LOOP {
             return false;
         }
-        at.ask::<S>(isa, 0, 4);
+        at.ask::<S>(isa, 0, 8);
         let first = isa.quads(at, 0);
         let second = isa.quads(at, 16);
+        at.ask::<S>(isa, 1, 8);
         let [d, _] = isa.half_pair(first[0]);
         let [a, b, c, e] = first;
         let w = [isa.middle(a, b), isa.middle(b, c), isa.middle(c, e), isa.middle(e, second[0])];
         sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
-        at.ask::<S>(isa, 1, 4);
+        at.ask::<S>(isa, 2, 8);
         let third = isa.quads(at, 32);
+        at.ask::<S>(isa, 3, 8);
         let [_, d] = isa.half_pair(second[0]);
         let w = [second[1], second[2], second[3], third[0]];
         sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
-        at.ask::<S>(isa, 2, 4);
+        at.ask::<S>(isa, 4, 8);
         let fourth = isa.quads(at, 48);
+        at.ask::<S>(isa, 5, 8);
         let [d, _] = isa.half_pair(third[1]);
         let [_, a, b, c] = third;
         let w =
             [isa.middle(a, b), isa.middle(b, c), isa.middle(c, fourth[0]), isa.middle(fourth[0], fourth[1])];
         sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
-        at.ask::<S>(isa, 3, 4);
+        at.ask::<S>(isa, 6, 8);
         let [_, d] = isa.half_pair(fourth[1]);
-        sink.part(Part { w: split(isa, isa.quads(at, 56)), d: [d; 2], m: d });
+        let w = isa.quads(at, 56);
+        at.ask::<S>(isa, 7, 8);
+        sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
         true
     }
 }
@@ -148,13 +163,12 @@ fn fourth<L: Lanes, S: Sink<L>, const B: usize>(
     words: [L::Int; 4],
     sink: &mut S,
 ) -> [L::Int; 4] {
-    at.ask::<S>(isa, B, 4);
+    at.ask::<S>(isa, 2 * B, 8);
     let next = isa.quads(at, 16 * (B + 1));
-    let [a, b, c, d] = words;
-    let [e, f, g, h] = next;
-    let eight = [a, b, c, d, e, f, g, h];
-    let [d, m] = isa.half_pair(eight[B]);
-    let w = split(isa, [eight[B + 1], eight[B + 2], eight[B + 3], eight[B + 4]]);
+    at.ask::<S>(isa, 2 * B + 1, 8);
+    let words = eight(words, next);
+    let [d, m] = isa.half_pair(words[B]);
+    let w = split(isa, [words[B + 1], words[B + 2], words[B + 3], words[B + 4]]);
     sink.part(Part { w, d: [d; 2], m });
     next
 }
@@ -177,10 +191,12 @@ impl Weights for Q5_0 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask::<S>(isa, 0, 1);
+        at.ask::<S>(isa, 0, 3);
         let [first, second, ..] = isa.quads(at, 0);
         let [d, _] = isa.half_pair(first);
+        at.ask::<S>(isa, 1, 3);
         let w = nibble_block(isa, at, offset_of!(Q5_0, q));
+        at.ask::<S>(isa, 2, 3);
         let w = with_fifth_bits(isa, isa.middle(first, second), w);
         sink.part(Part { w, d: [d; 2], m: d });
     }
@@ -193,10 +209,12 @@ impl Weights for Q5_1 {
 
     #[inline(always)]
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
-        at.ask::<S>(isa, 0, 1);
+        at.ask::<S>(isa, 0, 3);
         let [scales, high, ..] = isa.quads(at, 0);
         let [d, m] = isa.half_pair(scales);
+        at.ask::<S>(isa, 1, 3);
         let w = nibble_block(isa, at, offset_of!(Q5_1, q));
+        at.ask::<S>(isa, 2, 3);
         sink.part(Part { w: with_fifth_bits(isa, high, w), d: [d; 2], m });
     }
 }
@@ -246,14 +264,16 @@ impl Weights for Q4_K {
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         let scales = Scales::new(isa, at);
         for pair in 0..times::<L, S>(4) {
-            at.ask::<S>(isa, pair, 4);
+            at.ask::<S>(isa, 3 * pair, 12);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q4_K, q) + 32 * pair), [isa.bytes(0); 8]);
             for (low, high) in low.iter_mut().zip(&mut high) {
                 (*low, *high) = nibbles(isa, *low);
             }
             let (d, m) = scales.get(isa, 2 * pair);
+            at.ask::<S>(isa, 3 * pair + 1, 12);
             sink.part(Part { w: low, d, m });
+            at.ask::<S>(isa, 3 * pair + 2, 12);
             let (d, m) = scales.get(isa, 2 * pair + 1);
             sink.part(Part { w: high, d, m });
         }
@@ -271,7 +291,7 @@ impl Weights for Q5_K {
         let mut fifth = byte_block(isa, at, offset_of!(Q5_K, high));
         let bit = isa.bytes(16);
         for pair in 0..times::<L, S>(4) {
-            at.ask::<S>(isa, pair, 4);
+            at.ask::<S>(isa, 3 * pair, 12);
             let (mut low, mut high) =
                 (byte_block(isa, at, offset_of!(Q5_K, q) + 32 * pair), [isa.bytes(0); 8]);
             // The bits of this pair stand lowest, or where they were.
@@ -285,7 +305,9 @@ impl Weights for Q5_K {
                 }
             }
             let (d, m) = scales.get(isa, 2 * pair);
+            at.ask::<S>(isa, 3 * pair + 1, 12);
             sink.part(Part { w: low, d, m });
+            at.ask::<S>(isa, 3 * pair + 2, 12);
             let (d, m) = scales.get(isa, 2 * pair + 1);
             sink.part(Part { w: high, d, m });
         }
@@ -306,7 +328,9 @@ impl Weights for Q6_K {
             let low = [isa.eights(at, start), isa.eights(at, start + 32)];
             let high = isa.eights(at, offset_of!(Q6_K, high) + 32 * half);
             for i in 0..4 {
-                at.ask::<S>(isa, 4 * half + i, 8);
+                if i % 2 == 0 {
+                    at.ask::<S>(isa, 2 * half + i / 2, 4)
+                }
                 let mut w = low[i % 2];
                 for (w, high) in w.iter_mut().zip(&high) {
                     let (first, second) = nibbles(isa, *w);
