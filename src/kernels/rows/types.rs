@@ -71,6 +71,10 @@ impl Weights for Q8_0 {
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask::<S>(isa, 0, 4);
         let d = isa.halves(at, offset_of!(Q8_0, d));
+        if !S::ASK {
+            // Fewer loads, for weights that are at hand.
+            return sink.part(Part { w: isa.eights(at, offset_of!(Q8_0, q)), d: [d; 2], m: d });
+        }
         at.ask::<S>(isa, 1, 4);
         let low = isa.quads(at, offset_of!(Q8_0, q));
         at.ask::<S>(isa, 2, 4);

@@ -2,12 +2,20 @@
 
 use super::super::{Activation, RopePairs};
 use super::lanes::short;
-use crate::math::{erf, exp, tanh};
+use crate::math::{erf, exp_nonpositive, tanh};
+
+/// `x / (1 + e^-u)`, for negative `u` as `x e^u / (1 + e^u)`: an exponential of what is not positive costs less. What
+/// such a one loses is less than `x 2^-126`.
+#[inline(always)]
+fn weighted(x: f32, u: f32) -> f32 {
+    let t = exp_nonpositive(if u < 0.0 { u } else { -u });
+    (if u < 0.0 { x * t } else { x }) / (1.0 + t)
+}
 
 /// `x / (1 + e^-x)`.
 #[inline(always)]
 fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
+    weighted(x, x)
 }
 
 /// `0.5 (1 + tanh(u)) = 1 / (1 + e^-2u)`, so this is `x / (1 + e^-2u)` with `u = sqrt(2/pi) (x + 0.044715 x^3)`
@@ -17,7 +25,7 @@ fn gelu_tanh(x: f32) -> f32 {
     const LINEAR: f32 = 1.595_769; // 2 sqrt(2/pi)
     const CUBIC: f32 = 0.071_354_816; // 2 sqrt(2/pi) 0.044715
     let u = x * (CUBIC * (x * x) + LINEAR);
-    x / (1.0 + exp(-u))
+    weighted(x, u)
 }
 
 /// `x * (0.5 + 0.5 erf(x / sqrt(2)))`.
