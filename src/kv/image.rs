@@ -5,6 +5,7 @@
 
 use super::{KvCache, KvShape, KvType};
 use crate::kernels::KV_BLOCK;
+use core::num::NonZero;
 
 /// An array of numbers in the part of a head: lines of equal length.
 struct Lines {
@@ -17,24 +18,30 @@ struct Lines {
     /// Whether a line has numbers of all positions (keys, scales), not those of its own (values).
     across: bool,
     /// Neighbours that belong together: numbers of one position where a line has all of them, else positions of a line.
-    together: usize,
+    together: NonZero<usize>,
 }
 
 impl Lines {
     /// The arrays of a head's keys and values in one page; see [`KvBlocks`](crate::kernels::KvBlocks).
     fn of_head(shape: &KvShape) -> [Lines; 4] {
         let (keys, values) = (shape.types.keys, shape.types.values);
-        let across = |(count, size), together| {
-            let (count, numbers) = (usize::div_ceil(count, together), KV_BLOCK * together);
+        let across = |(count, size), together: NonZero<usize>| {
+            let (count, numbers) = (usize::div_ceil(count, together.get()), KV_BLOCK * together.get());
             Lines { count, numbers, size, across: true, together }
         };
-        let along = |(numbers, size), together| {
-            let (count, numbers) = (KV_BLOCK / together, numbers * together);
+        let along = |(numbers, size), together: NonZero<usize>| {
+            let (count, numbers) = (KV_BLOCK / together, numbers * together.get());
             Lines { count, numbers, size, across: false, together }
         };
         let [k, k_scales] = numbers(keys, shape.dim_k);
         let [v, v_scales] = numbers(values, shape.dim_v);
-        [across(k, together(keys)), across(k_scales, 1), along(v, together(values)), across(v_scales, 1)]
+        let alone = NonZero::<usize>::MIN;
+        [
+            across(k, together(keys)),
+            across(k_scales, alone),
+            along(v, together(values)),
+            across(v_scales, alone),
+        ]
     }
 
     fn bytes(&self) -> usize {
@@ -43,15 +50,19 @@ impl Lines {
 
     /// Whether number `index` of a line belongs to a position below `valid`.
     fn is_valid(&self, line: usize, index: usize, valid: usize) -> bool {
-        let position =
-            if self.across { index / self.together } else { line * self.together + index % self.together };
+        let position = if self.across {
+            index / self.together
+        } else {
+            line * self.together.get() + index % self.together
+        };
         position < valid
     }
 }
 
 /// Neighbours that belong together; see [`Lines`].
-fn together(kind: KvType) -> usize {
-    if kind == KvType::I16 { 2 } else { 1 }
+fn together(kind: KvType) -> NonZero<usize> {
+    let more = usize::from(kind == KvType::I16);
+    NonZero::<usize>::MIN.saturating_add(more)
 }
 
 /// Numbers of a position, and scales, each with the bytes of one.
