@@ -20,17 +20,14 @@ use core::ops::Range;
 
 const _: () = assert!(ATTENTION_CHUNK.is_multiple_of(KV_BLOCK));
 
-/// How many of the heads that are left share the loads from the cache: as many as have sums in registers, in pairs where
-/// there are many. Each number more is code more, so there are few of them; a type that is seldom used has one alone.
+/// How many of the heads that are left share the loads from the cache: as many as have sums in registers. Each number
+/// more is code more, so there are few of them.
 #[inline(always)]
 fn together<L: Lanes, T: Stored>(left: usize) -> usize {
-    match (left, L::SUMS) {
-        _ if T::SELDOM => 1,
-        (6.., 16..) if T::WEIGHTED => 6,
-        (8.., 16..) if left != 9 => 8,
-        (6 | 9, 16..) => 6,
-        (4.., _) => 4,
-        (3, 2..) => 3,
+    match (left, T::MOST, L::SUMS) {
+        (6.., 6.., 16..) if left != 8 => 6,
+        (4.., 4.., _) => 4,
+        (3, 3.., 2..) => 3,
         _ => 1,
     }
 }
@@ -38,7 +35,7 @@ fn together<L: Lanes, T: Stored>(left: usize) -> usize {
 /// Whether [`together`] ever gives `n`: else its code is not to be compiled.
 const fn asked<L: Lanes, T: Stored>(n: usize) -> bool {
     n == 1
-        || !T::SELDOM
+        || n <= T::MOST
             && match n {
                 3 => L::SUMS > 1,
                 4 => true,
@@ -70,7 +67,6 @@ pub(in crate::kernels) fn scores<L: Lanes, T: Stored>(
             *factor *= T::round_query(lanes, q);
         }
         match together {
-            8 => scores_of_heads::<L, T, 8>(lanes, q, &chunk, &factors, scores),
             6 => scores_of_heads::<L, T, 6>(lanes, q, &chunk, &factors, scores),
             4 => scores_of_heads::<L, T, 4>(lanes, q, &chunk, &factors, scores),
             3 => scores_of_heads::<L, T, 3>(lanes, q, &chunk, &factors, scores),
@@ -199,7 +195,6 @@ pub(in crate::kernels) fn values<L: Lanes, T: Stored>(
         let partial = partial.get_mut(head * len..).unwrap_or_default();
         let together = together::<L, T>(heads - head);
         match together {
-            8 => values_of_heads::<L, T, 8>(lanes, scores, &values, (spans, head, all), partial),
             6 => values_of_heads::<L, T, 6>(lanes, scores, &values, (spans, head, all), partial),
             4 => values_of_heads::<L, T, 4>(lanes, scores, &values, (spans, head, all), partial),
             3 => values_of_heads::<L, T, 3>(lanes, scores, &values, (spans, head, all), partial),
@@ -238,7 +233,7 @@ fn values_of_heads<L: Lanes, T: Stored, const N: usize>(
     // Several strips of 16 values at once, as far as their sums fit the registers, then those that are left.
     let mut at = 0;
     // Sums of integers have one of floats beside them.
-    let sums = if T::WEIGHTED { L::SUMS / 2 } else { L::SUMS };
+    let sums = if T::INTEGERS { L::SUMS / 2 } else { L::SUMS };
     if sums / N >= 4 {
         values_of_strips::<L, T, N, 4, true>(lanes, scores, values, &sights, partial, &mut at);
     } else if sums / N >= 2 {
@@ -284,7 +279,7 @@ fn sum_values<L: Lanes, T: Stored, const N: usize, const S: usize, const FULL: b
         for h in 0..N {
             weights[h] = scores[h].as_chunks().0.get(b).unwrap_or(weights[h]);
         }
-        let (common, rest) = match T::WEIGHTED || sights.whole(b) {
+        let (common, rest) = match T::INTEGERS || sights.whole(b) {
             true => (0..KV_BLOCK, None),
             false => {
                 let (common, rest) = sights.positions(b);

@@ -15,11 +15,12 @@ const _: () = assert!(KV_BLOCK == LANES && BLOCK.is_multiple_of(LANES));
 
 /// A type of cached numbers. Whatever does not fit a block is left out.
 pub(in crate::kernels) trait Stored {
-    /// Whether it is a choice for precision rather than for speed.
-    const SELDOM: bool = false;
+    /// Most heads that share loads from the cache: the more often a type is used, the more code it is worth.
+    const MOST: usize = 4;
 
-    /// Whether the weight of what is not seen is 0, so that [`Stored::add`] adds it like everything else.
-    const WEIGHTED: bool = false;
+    /// Whether [`Stored::add`] adds up integers, beside sums of floats, and the weight of what is not seen is 0, so that it
+    /// is added like everything else.
+    const INTEGERS: bool = false;
 
     /// Rounds a query to what [`Stored::score`] wants, in its memory, and tells what scores are to be multiplied with.
     fn round_query<L: Lanes>(lanes: L, q: &mut [f32]) -> f32;
@@ -68,8 +69,8 @@ pub(in crate::kernels) trait Stored {
 
 /// A number of the cache.
 pub(super) trait Number: Pod + Default {
-    /// See [`Stored::SELDOM`].
-    const SELDOM: bool = false;
+    /// See [`Stored::MOST`].
+    const MOST: usize = 4;
 
     /// Whether it is short enough for exact products with numbers of 13 bits, so that these are what it is multiplied
     /// with.
@@ -90,7 +91,8 @@ impl Number for u16 {
 }
 
 impl Number for f32 {
-    const SELDOM: bool = true;
+    // A choice for precision rather than for speed.
+    const MOST: usize = 1;
     const EXACT: bool = false;
 
     #[inline(always)]
@@ -146,7 +148,7 @@ pub(super) fn numbers_mut<T: Pod>(bytes: &mut [u8]) -> &mut [T] {
 }
 
 impl<T: Element> Stored for T {
-    const SELDOM: bool = <T as Number>::SELDOM;
+    const MOST: usize = <T as Number>::MOST;
 
     #[inline(always)]
     fn round_query<L: Lanes>(_: L, q: &mut [f32]) -> f32 {

@@ -124,7 +124,8 @@ fn value_scales<'x>(values: &'x [u8], dim: usize) -> &'x [f32; LANES] {
 }
 
 impl Stored for I16 {
-    const WEIGHTED: bool = true;
+    const MOST: usize = 6;
+    const INTEGERS: bool = true;
 
     #[inline(always)]
     fn round_query<L: Lanes>(lanes: L, q: &mut [f32]) -> f32 {
