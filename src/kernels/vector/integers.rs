@@ -38,7 +38,7 @@ const WEIGHT: f32 = 16383.0;
 /// Where the factor of the weights of a head lies: behind the pairs of its first block.
 const FACTOR: usize = PAIRS;
 
-/// 16-bit integers with one scale a position; see [`KvBlocks`] for their order.
+/// 16-bit integers with one scale a position; see [`KvBlocks`](super::super::KvBlocks) for their order.
 pub(in crate::kernels) struct I16;
 
 /// The scale of numbers of which none is larger than `peak`, as bits, so that they become at most `limit`, and its
@@ -132,9 +132,10 @@ impl Stored for I16 {
         let (scale, inverse) = scale_of(peak(lanes, q.chunks(LANES).map(filled)), QUERY);
         // In place: the pair of two numbers takes the memory of one, which has been read by then.
         for at in (0..q.len()).step_by(LANES) {
-            let pairs: [f32; PAIRS] = bytemuck::cast(round(lanes, q.get(at..).unwrap_or_default(), inverse));
-            for (place, pair) in q.iter_mut().skip(at / 2).zip(pairs) {
-                *place = pair;
+            let rounded = round(lanes, q.get(at..).unwrap_or_default(), inverse);
+            let places: &mut [Pair] = bytemuck::cast_slice_mut(q);
+            for (place, pair) in places.iter_mut().skip(at / 2).zip(rounded.as_chunks().0) {
+                *place = *pair;
             }
         }
         scale
@@ -303,9 +304,10 @@ fn weigh<L: Lanes>(
     }
     let (scale, inverse) = scale_of(largest(lanes, sizes), WEIGHT);
     for line in lines {
-        let pairs: [f32; PAIRS] = bytemuck::cast(lanes.round(lanes.scale(inverse, lanes.load(line))));
-        if let Some(place) = line.first_chunk_mut() {
-            *place = pairs;
+        let rounded = lanes.round(lanes.scale(inverse, lanes.load(line)));
+        let places: &mut [Pair; LANES] = bytemuck::cast_mut(line);
+        if let Some(place) = places.first_chunk_mut::<PAIRS>() {
+            *place = bytemuck::cast(rounded);
         }
     }
     e[FACTOR] = scale;
