@@ -19,6 +19,7 @@ use super::weights::Weights;
 use crate::kernels::{ATTENTION_CHUNK, KV_BLOCK};
 use crate::kv::KvShape;
 use crate::kv::pages::{Pages, Table};
+use crate::mem::aligned::RawBytes;
 use crate::ops::attention::{self, Attending, Heads, RoundJobs, Rounds, Scores, Sight};
 use crate::ops::linear::{self, Grid, Into, Layer, Rect};
 use crate::ops::norm::{self, Inputs, Norm, Rounding};
@@ -131,7 +132,25 @@ impl<'w> Forward<'w> {
 
     /// The matrix of a role with its bias.
     fn layer(&self, role: Role, bias: Role, layer: usize) -> Layer<'w> {
-        Layer { weight: self.weights.matrix(role, layer), bias: self.weights.vector(bias, layer) }
+        let weight = self.weights.matrix(role, layer).followed_by(self.behind(role, layer));
+        Layer { weight, bias: self.weights.vector(bias, layer) }
+    }
+
+    /// The weights that a pass reads behind those of a role.
+    fn behind(&self, role: Role, layer: usize) -> RawBytes<'w> {
+        let gated = self.spec.mlp != Mlp::Plain;
+        let first = if self.spec.qkv == QkvLayout::Fused { Role::Qkv } else { Role::Q };
+        let (role, layer) = match role {
+            Role::Q => (Role::K, layer),
+            Role::K => (Role::V, layer),
+            Role::Qkv | Role::V => (Role::AttnOut, layer),
+            Role::AttnOut => (if gated { Role::Gate } else { Role::Up }, layer),
+            Role::Gate | Role::Up => (Role::Down, layer),
+            Role::Down if layer + 1 < self.spec.layers => (first, layer + 1),
+            Role::Down => (self.head_role(), 0),
+            _ => (first, 0),
+        };
+        self.weights.matrix(role, layer).bytes()
     }
 
     /// The norm of two roles; `None` for a place where the model has no norm: nothing is changed there.
@@ -512,7 +531,8 @@ impl Pass<'_, '_> {
     /// logits = cap(Whead values * scale)   [wanted][V]
     fn head(&mut self, rect: &Rect) {
         let spec = self.forward.spec;
-        let weight = self.forward.weights.matrix(self.forward.head_role(), 0);
+        let role = self.forward.head_role();
+        let weight = self.forward.weights.matrix(role, 0).followed_by(self.forward.behind(role, 0));
         let layer = Layer { weight, bias: &[] };
         let len = self.batch.wanted() * spec.vocab;
         let RunMemory { values, blocks, rests, logits, scratch, .. } = &mut *self.memory;

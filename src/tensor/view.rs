@@ -14,18 +14,30 @@ pub struct Matrix<'w> {
     rows: usize,
     cols: usize,
     bytes: RawBytes<'w>,
+    then: RawBytes<'w>,
 }
 
 impl<'w> Matrix<'w> {
     /// A matrix over exactly `rows` rows; `None` when `cols` is no whole number of blocks or the bytes do not match.
     pub fn new(dtype: DType, rows: usize, cols: usize, bytes: RawBytes<'w>) -> Option<Self> {
         let needed = dtype.row_bytes(cols)?.checked_mul(rows)?;
-        (needed == bytes.len()).then_some(Self { dtype, rows, cols, bytes })
+        (needed == bytes.len()).then_some(Self { dtype, rows, cols, bytes, then: RawBytes::new(&[]) })
     }
 
     /// A matrix without rows.
     pub fn empty() -> Self {
-        Self { dtype: DType::F32, rows: 0, cols: 0, bytes: RawBytes::new(&[]) }
+        Self { dtype: DType::F32, rows: 0, cols: 0, bytes: RawBytes::new(&[]), then: RawBytes::new(&[]) }
+    }
+
+    /// The same matrix, behind which these bytes will be read: a kernel may ask for their beginning when it comes to the
+    /// last rows.
+    pub fn followed_by(self, then: RawBytes<'w>) -> Self {
+        Self { then, ..self }
+    }
+
+    /// What will be read behind this matrix; nothing if that is not known.
+    pub fn then(&self) -> RawBytes<'w> {
+        self.then
     }
 
     /// Element type.

@@ -148,6 +148,8 @@ impl Codes {
 pub(super) struct Rows<'w, L> {
     bytes: RawBytes<'w>,
     stride: usize,
+    /// The rows to ask for meanwhile, [`AHEAD`] groups on; behind the last ones the beginning of [`Matrix::then`].
+    ahead: *const u8,
     lanes: PhantomData<L>,
 }
 
@@ -157,7 +159,12 @@ impl<'w, L: Lanes> Rows<'w, L> {
     fn new(w: &Matrix<'w>, first: usize) -> Option<Self> {
         let stride = w.row_bytes();
         let bytes = w.bytes().sub(first.checked_mul(stride)?, stride.checked_mul(L::ROWS)?)?;
-        Some(Self { bytes, stride, lanes: PhantomData })
+        let then = w.then();
+        let ahead = match (first + AHEAD * L::ROWS).checked_sub(w.rows()) {
+            Some(behind) if !then.is_empty() => then.as_ptr().wrapping_add(behind * stride),
+            _ => bytes.as_ptr().wrapping_add(AHEAD * bytes.len()),
+        };
+        Some(Self { bytes, stride, ahead, lanes: PhantomData })
     }
 
     /// Where as many rows behind these would begin, and the bytes of either.
@@ -173,8 +180,7 @@ impl<'w, L: Lanes> Rows<'w, L> {
             return None;
         }
         let start = isa.opaque(self.bytes.as_ptr().wrapping_add(index * size_of::<B>()));
-        let ahead = AHEAD * self.bytes.len() + index * L::ROWS * size_of::<B>();
-        let ahead = self.bytes.as_ptr().wrapping_add(ahead);
+        let ahead = self.ahead.wrapping_add(index * L::ROWS * size_of::<B>());
         Some(At { start, stride: self.stride, ahead, rows: PhantomData, block: PhantomData })
     }
 
