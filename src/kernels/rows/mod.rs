@@ -90,6 +90,17 @@ pub(super) trait Lanes: Copy {
     /// first 16 and that of the second 16 values. `w` is what [`ready`](Self::ready) has made.
     fn dot<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act8; N]) -> [[Self::Int; N]; 2];
 
+    /// As [`dot`](Self::dot), of the weights of two groups of rows with the same columns.
+    #[inline(always)]
+    fn dot_both<const N: usize>(
+        self,
+        codes: Codes,
+        w: [&[Self::Int; 8]; 2],
+        x: &[&Act8; N],
+    ) -> [[[Self::Int; N]; 2]; 2] {
+        w.map(|w| self.dot(codes, w, x))
+    }
+
     /// The bits of one register, to the first [`ROWS`](Self::ROWS) elements of `out` if there are so many.
     fn keep(self, v: Self::Int, out: &mut [f32]);
     /// As [`keep`](Self::keep).
@@ -299,14 +310,23 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
     fn ready_part(&mut self, part: &Part<L>) {
         let Some(x) = self.x.get(self.at) else { return };
         self.acc = steps::<L, T, N>(self.isa, self.acc, part, &x);
-        let mut rests = 0;
-        for c in 0..N {
-            rests |= x[c].rest;
-        }
-        if rests != 0 {
+        if any_rest(&x) {
             self.acc = self.rests(part);
         }
         self.at += 1;
+    }
+
+    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns.
+    #[inline(always)]
+    fn ready_parts([a, b]: &mut [Self; 2], parts: [&Part<L>; 2]) {
+        let Some(x) = a.x.get(a.at) else { return };
+        let [first, second] = a.isa.dot_both(T::CODES, parts.map(|part| &part.w), &x);
+        a.acc = scaled::<L, T, N>(a.isa, a.acc, first, parts[0], &x);
+        b.acc = scaled::<L, T, N>(b.isa, b.acc, second, parts[1], &x);
+        if any_rest(&x) {
+            (a.acc, b.acc) = (a.rests(parts[0]), b.rests(parts[1]));
+        }
+        (a.at, b.at) = (a.at + 1, b.at + 1);
     }
 
     /// The sums with the products of the rests added. By value: what a loop indexes is not in registers.
@@ -336,15 +356,36 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
     }
 }
 
+/// Whether one of the blocks has a rest.
+#[inline(always)]
+fn any_rest<const N: usize>(x: &[&Act8; N]) -> bool {
+    let mut rests = 0;
+    for c in 0..N {
+        rests |= x[c].rest;
+    }
+    rests != 0
+}
+
 /// `acc` with the products of a part and one block of each column added.
 #[inline(always)]
 fn steps<L: Lanes, T: Weights, const N: usize>(
     isa: L,
-    mut acc: [L::Float; N],
+    acc: [L::Float; N],
     part: &Part<L>,
     x: &[&Act8; N],
 ) -> [L::Float; N] {
-    let sums = isa.dot(T::CODES, &part.w, x);
+    scaled::<L, T, N>(isa, acc, isa.dot(T::CODES, &part.w, x), part, x)
+}
+
+/// `acc` with these sums of products added, times the scales of the part and of the columns.
+#[inline(always)]
+fn scaled<L: Lanes, T: Weights, const N: usize>(
+    isa: L,
+    mut acc: [L::Float; N],
+    sums: [[L::Int; N]; 2],
+    part: &Part<L>,
+    x: &[&Act8; N],
+) -> [L::Float; N] {
     for c in 0..N {
         let da = x[c].scale;
         acc[c] = step(isa, acc[c], sums[0][c], part.d[0], da);
@@ -411,25 +452,35 @@ pub(super) fn linear<L: Lanes, T: Weights>(
     let lines = out.lines().min(x.blocks.len().checked_div(parts).unwrap_or(0));
     let packed = part_registers::<T>() * L::ROWS * parts;
     let direct = if L::ROOMY { 8 } else { 1 };
-    let mut scratch = if lines > direct { scratch.get_mut(..packed) } else { None };
-    for top in (0..rows).step_by(L::ROWS) {
+    // Two groups of rows at once, where there is room for them.
+    let most = if L::ROOMY && scratch.len() >= 2 * packed { 2 } else { 1 };
+    let mut scratch = if lines > direct { scratch.get_mut(..most * packed) } else { None };
+    let mut top = 0;
+    while top < rows {
+        let groups = if scratch.is_some() && rows - top >= most * L::ROWS { most } else { 1 };
         // The last rows are taken together with some before them, so that a group never leaves the matrix.
         let wanted = out.first() + top;
         let first = wanted.min(w.rows().saturating_sub(L::ROWS));
         let Some(group) = Rows::<L>::new(w, first) else { return };
+        let mut last = group.behind();
         if let Some(scratch) = scratch.as_deref_mut() {
-            let mut pack = Pack::<L, T>::new(isa, scratch);
-            group.parts::<T>(isa, parts / T::PARTS, &mut pack);
+            for (number, scratch) in scratch.chunks_exact_mut(packed.max(1)).take(groups).enumerate() {
+                let Some(group) = Rows::<L>::new(w, first + number * L::ROWS) else { return };
+                let mut pack = Pack::<L, T>::new(isa, scratch);
+                group.parts::<T>(isa, parts / T::PARTS, &mut pack);
+                last = (group.behind().0, groups * group.behind().1);
+            }
         }
         let mut strip = Strip {
             out: &mut *out,
             lines,
             top,
-            rows: L::ROWS.min(rows - top),
+            rows: (groups * L::ROWS).min(rows - top),
             skip: wanted - first,
-            ahead: group.behind(),
+            ahead: last,
         };
-        match scratch.as_deref() {
+        top += groups * L::ROWS;
+        match scratch.as_deref().map(|scratch| scratch.get(..groups * packed).unwrap_or_default()) {
             Some(weights) => columns(weights, x, parts, &mut strip),
             None => as_they_lie::<L, T>(isa, &group, x, parts, &mut strip),
         }

@@ -11,7 +11,7 @@ pub(super) const fn part_registers<T: Weights>() -> usize {
 
 /// Floats of scratch memory for a matrix of `cols` columns.
 pub(in crate::kernels) fn scratch<L: Lanes>(cols: usize) -> usize {
-    (cols / BLOCK).saturating_mul(10 * L::ROWS)
+    (cols / BLOCK).saturating_mul(if L::ROOMY { 20 } else { 10 } * L::ROWS)
 }
 
 /// Writes parts to scratch memory.
@@ -79,11 +79,60 @@ pub(in crate::kernels) fn packed<L: Lanes, T: Weights>(
     strip: &mut Strip<'_, '_>,
 ) {
     let mut line = 0;
+    let (first, second) = weights.split_at(weights.len().min(part_registers::<T>() * L::ROWS * parts));
+    if L::ROOMY && !second.is_empty() {
+        while line < strip.lines {
+            both_packed::<L, T>(isa, [first, second], x, parts, line, strip);
+            line += BOTH;
+        }
+        return;
+    }
     while line < strip.lines {
         line += match strip.lines - line {
             5.. if L::ROOMY => some_packed::<L, T, 8>(isa, weights, x, parts, line, strip),
             _ => some_packed::<L, T, 4>(isa, weights, x, parts, line, strip),
         };
+    }
+}
+
+/// Columns that two groups of rows take together: every number that is broadcast serves both, where eight columns and one
+/// group load one for each product.
+const BOTH: usize = 4;
+
+/// [`BOTH`] columns from `line` on, or as many as there are, for two groups of rows.
+#[inline(always)]
+fn both_packed<L: Lanes, T: Weights>(
+    isa: L,
+    weights: [&[f32]; 2],
+    x: Blocks<'_>,
+    parts: usize,
+    line: usize,
+    strip: &mut Strip<'_, '_>,
+) {
+    let (ahead, bytes) = strip.ahead;
+    let piece = bytes.saturating_mul(BOTH).div_ceil(strip.lines.max(1));
+    isa.prefetch(ahead.wrapping_add(line / BOTH * piece), piece);
+    let some = BOTH.min(strip.lines - line);
+    let dot = || {
+        let pieces = match x.blocks.get(line * parts..) {
+            Some(x) if some == BOTH => Abreast::cut(x, parts),
+            _ => Abreast::new(columns_apart(x.blocks, parts, line, strip.lines)),
+        };
+        Dot::<L, T, BOTH>::new(isa, pieces, x)
+    };
+    let mut dots = [dot(), dot()];
+    let [first, second] = weights.map(|weights| weights.chunks_exact(part_registers::<T>() * L::ROWS));
+    for (first, second) in first.zip(second) {
+        let (first, second) = (unpack::<L, T>(isa, first), unpack::<L, T>(isa, second));
+        Dot::ready_parts(&mut dots, [&first, &second]);
+    }
+    let [first, second] = dots;
+    for c in 0..BOTH {
+        if c < some {
+            let place = strip.place(line + c);
+            isa.store(first.acc[c], place);
+            isa.store(second.acc[c], place.get_mut(L::ROWS..).unwrap_or_default());
+        }
     }
 }
 

@@ -228,6 +228,31 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn dot_both<const N: usize>(
+        self,
+        codes: Codes,
+        w: [&[__m512i; 8]; 2],
+        x: &[&Act8; N],
+    ) -> [[[__m512i; N]; 2]; 2] {
+        let mut sums = [[[self.splat(0); N]; 2]; 2];
+        for c in 0..N {
+            let [first, second] = starts(codes, &x[c].sums).map(|start| self.splat(start));
+            for of in 0..2 {
+                (sums[of][0][c], sums[of][1][c]) = (first, second);
+            }
+        }
+        for g in 0..8 {
+            let half = if codes == Codes::SixMinus32 { g / 4 } else { 0 };
+            for c in 0..N {
+                for of in 0..2 {
+                    sums[of][half][c] = products(self, sums[of][half][c], w[of][g], &x[c].q, g);
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
     fn keep(self, v: __m512i, out: &mut [f32]) {
         if let Some(out) = out.first_chunk_mut::<16>() {
             // SAFETY: 64 bytes that may be written; no alignment needed.
