@@ -120,7 +120,7 @@ impl Lanes for Simd128 {
 
     #[inline(always)]
     fn to_floats(self, x: [v128; 4]) -> [v128; 4] {
-        x.map(f32x4_convert_i32x4)
+        x.map(|x| f32x4_convert_i32x4(x))
     }
 
     #[inline(always)]
