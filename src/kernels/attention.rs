@@ -231,7 +231,8 @@ pub const fn attention_partial(dim_v: usize) -> usize {
 /// The partials of one chunk for some queries, to `[query][group]{ sums: [dim_v], max, sum }`.
 ///
 /// `q: [query][group][dim_k]` holds the query heads, already rotated, and is rounded in its memory to what the scores are
-/// computed from, so that it is of no use afterwards; `spans` tells what each query sees of the chunk, all from one first block on. Heads are those that `q` and
+/// computed from, so that it is of no use afterwards; `spans` tells what each query sees of the chunk, all from one first
+/// block on. Heads are those that `q` and
 /// `partial` have room for, positions those that the cache holds. A chunk of which nothing is seen has sums of 0 and a
 /// maximum of -inf. `scratch` holds [`attention_scratch`] floats; with less the result is the same, later, and with less
 /// than those of one head nothing is written. The results of a query do not depend on the others.

@@ -1,8 +1,8 @@
 //! THE SEAM between what is computed and how: a table of function pointers, chosen once, held as a value.
 //!
 //! The scalar table is the specification. Every other table returns the same bits for every input; the batteries in
-//! `testkit_linear`, `testkit_vector` and `testkit_attention` hold each against it. Nothing above this floor names an instruction set, and
-//! nothing in it names a model.
+//! `testkit_linear`, `testkit_vector` and `testkit_attention` hold each against it. Nothing above this floor names an
+//! instruction set, and nothing in it names a model.
 //!
 //! # Numerics
 //! 1. A block's sum of products of integers is exact. One output has one `f32` accumulator, to which the blocks are
@@ -32,6 +32,8 @@ mod rows;
 mod scalar_linear;
 #[cfg(test)]
 mod testkit_attention;
+#[cfg(test)]
+mod testkit_cache;
 #[cfg(test)]
 mod testkit_linear;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use super::super::{ChunkScores, KV_BLOCK, Span};
 use super::elementwise::shorten;
 use super::lanes::{LANES, Lanes, narrow};
-use super::look::{Keys, Piece, Values, behind, lines, parts, piece, scales_of_strips, span_of};
+use super::look::{Keys, Piece, Values, behind, cut, lines, parts, piece, scales_of_strips, span_of};
 use crate::tensor::BLOCK;
 use crate::tensor::dequant::round_half_away;
 use bytemuck::{Pod, try_cast_slice, try_cast_slice_mut};
@@ -345,17 +345,7 @@ fn dots<L: Lanes, T: Number, const N: usize, const B: usize>(
     ahead: &[*const u8; B],
 ) -> [[L::Floats; B]; N] {
     let mut sums = [[lanes.zero(); B]; N];
-    let Some(count) = blocks.iter().map(|lines| lines.len()).max() else { return sums };
-    // Cut to one length in sight of the compiler, so that the loop needs no checks.
-    let (mut rows, mut lines) = ([&[] as &[f32]; N], [&[] as &[[T; LANES]]; B]);
-    for (row, q) in rows.iter_mut().zip(q) {
-        let Some(q) = q.get(..count) else { return sums };
-        *row = q;
-    }
-    for (lines, block) in lines.iter_mut().zip(blocks) {
-        let Some(block) = block.get(..count) else { return sums };
-        *lines = block;
-    }
+    let Some((count, rows, lines)) = cut(q, &blocks) else { return sums };
     'lines: for d in 0..count {
         let mut line = [lanes.zero(); B];
         for b in 0..B {

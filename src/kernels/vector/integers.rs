@@ -14,7 +14,7 @@
 use super::super::{ChunkScores, KV_BLOCK, Span};
 use super::cache::{Stored, numbers, numbers_mut};
 use super::lanes::{LANES, Lanes};
-use super::look::{CHUNK_BLOCKS, Keys, Values, pair_lines, span_of};
+use super::look::{CHUNK_BLOCKS, Keys, Values, cut, pair_lines, span_of};
 use core::ops::Range;
 
 /// Two neighbours of a sum of products: numbers of a key, or positions.
@@ -331,17 +331,7 @@ fn dots<L: Lanes, const N: usize, const B: usize>(
     ahead: &[*const u8; B],
 ) -> [[L::Integers; B]; N] {
     let mut sums = [[lanes.no_integers(); B]; N];
-    let Some(count) = blocks.iter().map(|lines| lines.len()).max() else { return sums };
-    // Cut to one length in sight of the compiler, so that the loop needs no checks.
-    let (mut rows, mut lines) = ([&[] as &[Pair]; N], [&[] as &[[Pair; LANES]]; B]);
-    for (row, q) in rows.iter_mut().zip(q) {
-        let Some(q) = q.get(..count) else { return sums };
-        *row = q;
-    }
-    for (lines, block) in lines.iter_mut().zip(blocks) {
-        let Some(block) = block.get(..count) else { return sums };
-        *lines = block;
-    }
+    let Some((count, rows, lines)) = cut(q, blocks) else { return sums };
     'lines: for d in 0..count {
         let mut line = [lanes.no_pairs(); B];
         for b in 0..B {

@@ -124,6 +124,24 @@ pub(super) fn scales_of_strips<const S: usize>(
     Some(of)
 }
 
+/// Rows of queries and lines of keys, cut to one length in sight of the compiler, so that a loop over them needs no checks;
+/// `None` if a row or a block is shorter than the longest block.
+#[inline(always)]
+pub(super) fn cut<'x, R, T, const N: usize, const B: usize>(
+    rows: &[&'x [R]; N],
+    blocks: &[&'x [T]; B],
+) -> Option<(usize, [&'x [R]; N], [&'x [T]; B])> {
+    let count = blocks.iter().map(|lines| lines.len()).max()?;
+    let (mut cut_rows, mut cut_blocks) = ([&[] as &[R]; N], [&[] as &[T]; B]);
+    for (place, row) in cut_rows.iter_mut().zip(rows) {
+        *place = row.get(..count)?;
+    }
+    for (place, block) in cut_blocks.iter_mut().zip(blocks) {
+        *place = block.get(..count)?;
+    }
+    Some((count, cut_rows, cut_blocks))
+}
+
 /// Pairs of some queries, and those of the keys of some blocks that meet them.
 pub(super) struct PairLines<'x, const N: usize, const B: usize> {
     pub rows: [&'x [Pair]; N],
