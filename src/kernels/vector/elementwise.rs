@@ -8,7 +8,8 @@ use crate::math::{erf, exp_nonpositive, tanh};
 /// such a one loses is less than `x 2^-126`.
 #[inline(always)]
 fn weighted(x: f32, u: f32) -> f32 {
-    let t = exp_nonpositive(if u < 0.0 { u } else { -u });
+    // The smaller of `u` and `-u` by its bits: of a comparison LLVM makes two exponentials, one for each outcome.
+    let t = exp_nonpositive(f32::from_bits(u.to_bits() | 0x8000_0000));
     (if u < 0.0 { x * t } else { x }) / (1.0 + t)
 }
 
