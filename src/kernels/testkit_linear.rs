@@ -269,6 +269,13 @@ fn all_tables_equal_the_scalar_one_for_every_number_of_rows_and_columns() {
                         check(table, dtype, precision, data, shape, columns as u64);
                     }
                 }
+                // Two groups of rows and one that is left, with every way to cut columns into sixes and fours.
+                for columns in 9..=20 {
+                    let cols = depths(dtype)[columns % depths(dtype).len()];
+                    let shape =
+                        Shape { rows: 35, cols, columns, tile_width: 99, tile_lines: 99, scratch: true };
+                    check(table, dtype, precision, DATA[columns % 3], shape, columns as u64);
+                }
             }
         }
     }

@@ -18,8 +18,8 @@ mod packed;
 mod types;
 
 use abreast::Abreast;
-use packed::{Pack, part_registers};
-pub(super) use packed::{PackedColumns, packed, scratch};
+use packed::{Pack, part_registers, unpack};
+pub(super) use packed::{PackedColumns, packed, scratch, weights};
 pub(super) use types::Weights;
 
 use super::scalar_linear;
@@ -90,15 +90,16 @@ pub(super) trait Lanes: Copy {
     /// first 16 and that of the second 16 values. `w` is what [`ready`](Self::ready) has made.
     fn dot<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act8; N]) -> [[Self::Int; N]; 2];
 
-    /// As [`dot`](Self::dot), of the weights of two groups of rows with the same columns.
+    /// As [`dot`](Self::dot), of the weights of two groups of rows with the same columns, as [`keep`](Self::keep) has
+    /// written them: eight registers each.
     #[inline(always)]
     fn dot_both<const N: usize>(
         self,
         codes: Codes,
-        w: [&[Self::Int; 8]; 2],
+        w: [&[f32]; 2],
         x: &[&Act8; N],
     ) -> [[[Self::Int; N]; 2]; 2] {
-        w.map(|w| self.dot(codes, w, x))
+        w.map(|w| self.dot(codes, &weights(self, w), x))
     }
 
     /// The bits of one register, to the first [`ROWS`](Self::ROWS) elements of `out` if there are so many.
@@ -316,15 +317,17 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
         self.at += 1;
     }
 
-    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns.
+    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns, by what [`Pack`] has written of
+    /// each.
     #[inline(always)]
-    fn ready_parts([a, b]: &mut [Self; 2], parts: [&Part<L>; 2]) {
+    fn packed_parts([a, b]: &mut [Self; 2], lines: [&[f32]; 2]) {
         let Some(x) = a.x.get(a.at) else { return };
-        let [first, second] = a.isa.dot_both(T::CODES, parts.map(|part| &part.w), &x);
-        a.acc = scaled::<L, T, N>(a.isa, a.acc, first, parts[0], &x);
-        b.acc = scaled::<L, T, N>(b.isa, b.acc, second, parts[1], &x);
+        let [first, second] = a.isa.dot_both(T::CODES, lines, &x);
+        a.acc = scaled::<L, T, N>(a.isa, a.acc, first, &unpack::<L, T>(a.isa, lines[0]), &x);
+        b.acc = scaled::<L, T, N>(b.isa, b.acc, second, &unpack::<L, T>(b.isa, lines[1]), &x);
         if any_rest(&x) {
-            (a.acc, b.acc) = (a.rests(parts[0]), b.rests(parts[1]));
+            a.acc = a.rests(&unpack::<L, T>(a.isa, lines[0]));
+            b.acc = b.rests(&unpack::<L, T>(b.isa, lines[1]));
         }
         (a.at, b.at) = (a.at + 1, b.at + 1);
     }
@@ -477,7 +480,8 @@ pub(super) fn linear<L: Lanes, T: Weights>(
             top,
             rows: (groups * L::ROWS).min(rows - top),
             skip: wanted - first,
-            ahead: last,
+            ahead: last.0,
+            share: last.1.div_ceil(lines.max(1)),
         };
         top += groups * L::ROWS;
         match scratch.as_deref().map(|scratch| scratch.get(..groups * packed).unwrap_or_default()) {
@@ -538,8 +542,10 @@ pub(super) struct Strip<'t, 'p> {
     rows: usize,
     /// Lanes before the first one that is wanted.
     skip: usize,
-    /// Where the weights of the next rows begin, and how many bytes they are.
-    ahead: (*const u8, usize),
+    /// Where the weights of the next rows begin.
+    ahead: *const u8,
+    /// How many bytes of them there are for each line.
+    share: usize,
 }
 
 impl Strip<'_, '_> {

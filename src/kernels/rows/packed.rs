@@ -1,6 +1,6 @@
 //! Weights of a group of rows that are turned once, into scratch memory, and used for many columns.
 
-use super::{Abreast, Dot, Lanes, Part, Sink, Strip, Weights, columns_apart};
+use super::{Abreast, Dot, LINE, Lanes, Part, Sink, Strip, Weights, columns_apart};
 use crate::tensor::{BLOCK, Blocks};
 use core::marker::PhantomData;
 
@@ -50,14 +50,21 @@ impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
     }
 }
 
-/// Reads back what [`Pack`] has written: the weights are ready.
+/// The weights of a part that [`Pack`] has written.
 #[inline(always)]
-fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
-    let mut registers = line.chunks_exact(L::ROWS);
+pub(in crate::kernels) fn weights<L: Lanes>(isa: L, line: &[f32]) -> [L::Int; 8] {
     let mut w = [isa.splat(0); 8];
-    for (w, from) in w.iter_mut().zip(&mut registers) {
+    for (w, from) in w.iter_mut().zip(line.chunks_exact(L::ROWS)) {
         *w = isa.recall(from);
     }
+    w
+}
+
+/// Reads back what [`Pack`] has written: the weights are ready.
+#[inline(always)]
+pub(super) fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
+    let w = weights(isa, line);
+    let mut registers = line.chunks_exact(L::ROWS).skip(w.len());
     let first = isa.load(registers.next().unwrap_or_default());
     // No type has both.
     let halves = T::CODES.halves();
@@ -82,8 +89,11 @@ pub(in crate::kernels) fn packed<L: Lanes, T: Weights>(
     let (first, second) = weights.split_at(weights.len().min(part_registers::<T>() * L::ROWS * parts));
     if L::ROOMY && !second.is_empty() {
         while line < strip.lines {
-            both_packed::<L, T>(isa, [first, second], x, parts, line, strip);
-            line += BOTH;
+            // Sixes, and fours where a six would be half empty.
+            line += match strip.lines - line {
+                5 | 6 | 9.. => both_packed::<L, T, 6>(isa, [first, second], x, parts, line, strip),
+                _ => both_packed::<L, T, 4>(isa, [first, second], x, parts, line, strip),
+            };
         }
         return;
     }
@@ -95,45 +105,66 @@ pub(in crate::kernels) fn packed<L: Lanes, T: Weights>(
     }
 }
 
-/// Columns that two groups of rows take together: every number that is broadcast serves both, where eight columns and one
-/// group load one for each product.
-const BOTH: usize = 4;
+/// What some columns ask for of the weights of the next rows: a line a part, since many at once hold up the loads behind
+/// them, and at first what is left then.
+struct Ahead {
+    start: *const u8,
+    bytes: usize,
+}
 
-/// [`BOTH`] columns from `line` on, or as many as there are, for two groups of rows.
+impl Ahead {
+    /// For `columns` columns from `line` on.
+    #[inline(always)]
+    fn new<L: Lanes>(isa: L, strip: &Strip<'_, '_>, parts: usize, line: usize, columns: usize) -> Self {
+        let start = strip.ahead.wrapping_add(line.wrapping_mul(strip.share));
+        let (all, later) = (columns.wrapping_mul(strip.share), parts.wrapping_mul(LINE));
+        let bytes = all.min(later);
+        isa.prefetch(start.wrapping_add(bytes), all - bytes);
+        Self { start, bytes }
+    }
+
+    /// Asks for the line of a part; one line again where there are fewer than parts.
+    #[inline(always)]
+    fn ask<L: Lanes>(&self, isa: L, part: usize) {
+        isa.prefetch(self.start.wrapping_add((part * LINE).min(self.bytes)), 1);
+    }
+}
+
+/// `N` columns from `line` on, or as many as there are, for two groups of rows: every number that is broadcast serves
+/// both, where eight columns and one group load one for each product.
 #[inline(always)]
-fn both_packed<L: Lanes, T: Weights>(
+fn both_packed<L: Lanes, T: Weights, const N: usize>(
     isa: L,
     weights: [&[f32]; 2],
     x: Blocks<'_>,
     parts: usize,
     line: usize,
     strip: &mut Strip<'_, '_>,
-) {
-    let (ahead, bytes) = strip.ahead;
-    let piece = bytes.saturating_mul(BOTH).div_ceil(strip.lines.max(1));
-    isa.prefetch(ahead.wrapping_add(line / BOTH * piece), piece);
-    let some = BOTH.min(strip.lines - line);
+) -> usize {
+    let ahead = Ahead::new(isa, strip, parts, line, N);
+    let some = N.min(strip.lines - line);
     let dot = || {
         let pieces = match x.blocks.get(line * parts..) {
-            Some(x) if some == BOTH => Abreast::cut(x, parts),
+            Some(x) if some == N => Abreast::cut(x, parts),
             _ => Abreast::new(columns_apart(x.blocks, parts, line, strip.lines)),
         };
-        Dot::<L, T, BOTH>::new(isa, pieces, x)
+        Dot::<L, T, N>::new(isa, pieces, x)
     };
     let mut dots = [dot(), dot()];
     let [first, second] = weights.map(|weights| weights.chunks_exact(part_registers::<T>() * L::ROWS));
-    for (first, second) in first.zip(second) {
-        let (first, second) = (unpack::<L, T>(isa, first), unpack::<L, T>(isa, second));
-        Dot::ready_parts(&mut dots, [&first, &second]);
+    for (part, (first, second)) in first.zip(second).enumerate() {
+        ahead.ask(isa, part);
+        Dot::packed_parts(&mut dots, [first, second]);
     }
     let [first, second] = dots;
-    for c in 0..BOTH {
+    for c in 0..N {
         if c < some {
             let place = strip.place(line + c);
             isa.store(first.acc[c], place);
             isa.store(second.acc[c], place.get_mut(L::ROWS..).unwrap_or_default());
         }
     }
+    N
 }
 
 /// `N` columns from `line` on, or as many as there are.
@@ -146,16 +177,15 @@ fn some_packed<L: Lanes, T: Weights, const N: usize>(
     line: usize,
     strip: &mut Strip<'_, '_>,
 ) -> usize {
-    let (ahead, bytes) = strip.ahead;
-    let piece = bytes.saturating_mul(N).div_ceil(strip.lines.max(1));
-    isa.prefetch(ahead.wrapping_add(line / N * piece), piece);
+    let ahead = Ahead::new(isa, strip, parts, line, N);
     let whole = strip.lines - line >= N && strip.rows == L::ROWS;
     let pieces = match x.blocks.get(line * parts..) {
         Some(x) if whole => Abreast::cut(x, parts),
         _ => Abreast::new(columns_apart(x.blocks, parts, line, strip.lines)),
     };
     let mut dot = Dot::<L, T, N>::new(isa, pieces, x);
-    for part in weights.chunks_exact(part_registers::<T>() * L::ROWS) {
+    for (number, part) in weights.chunks_exact(part_registers::<T>() * L::ROWS).enumerate() {
+        ahead.ask(isa, number);
         dot.ready_part(&unpack::<L, T>(isa, part));
     }
     if !whole {

@@ -2,6 +2,8 @@
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use super::avx2_products::starts;
+#[cfg(target_arch = "x86_64")]
+use super::avx512_six;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
 use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
@@ -17,7 +19,7 @@ use core::arch::x86_64::*;
 
 /// The proof that the CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
 #[derive(Clone, Copy)]
-struct Avx512(());
+pub(super) struct Avx512(());
 
 impl Avx512 {
     /// # Safety
@@ -231,7 +233,7 @@ impl Lanes for Avx512 {
     fn dot_both<const N: usize>(
         self,
         codes: Codes,
-        w: [&[__m512i; 8]; 2],
+        w: [&[f32]; 2],
         x: &[&Act8; N],
     ) -> [[[__m512i; N]; 2]; 2] {
         let mut sums = [[[self.splat(0); N]; 2]; 2];
@@ -241,8 +243,14 @@ impl Lanes for Avx512 {
                 (sums[of][0][c], sums[of][1][c]) = (first, second);
             }
         }
+        #[cfg(target_arch = "x86_64")]
+        if N == avx512_six::COLUMNS {
+            avx512_six::add_products(self, codes, w, x, &mut sums);
+            return sums;
+        }
+        let w = [rows::weights(self, w[0]), rows::weights(self, w[1])];
         for g in 0..8 {
-            let half = if codes == Codes::SixMinus32 { g / 4 } else { 0 };
+            let half = if codes.halves() { g / 4 } else { 0 };
             for c in 0..N {
                 for of in 0..2 {
                     sums[of][half][c] = products(self, sums[of][half][c], w[of][g], &x[c].q, g);

@@ -9,6 +9,8 @@ mod avx2_products;
 mod avx2_vector;
 #[cfg(all(feature = "avx512", target_feature = "sse2"))]
 mod avx512_linear;
+#[cfg(all(feature = "avx512", target_arch = "x86_64", target_feature = "sse2"))]
+mod avx512_six;
 #[cfg(all(feature = "avx512", target_feature = "sse2"))]
 mod avx512_vector;
 #[cfg(target_feature = "sse")]
