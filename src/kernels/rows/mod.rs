@@ -18,8 +18,8 @@ mod packed;
 mod types;
 
 use abreast::Abreast;
-use packed::{Pack, part_registers, unpack};
-pub(super) use packed::{PackedColumns, packed, scratch, weights};
+pub(super) use packed::{BOTH, PackedColumns, packed, scratch};
+use packed::{Pack, part_registers, unpack, weights};
 pub(super) use types::Weights;
 
 use super::scalar_linear;
@@ -93,13 +93,9 @@ pub(super) trait Lanes: Copy {
     /// As [`dot`](Self::dot), of the weights of two groups of rows with the same columns, as [`keep`](Self::keep) has
     /// written them: eight registers each.
     #[inline(always)]
-    fn dot_both<const N: usize>(
-        self,
-        codes: Codes,
-        w: [&[f32]; 2],
-        x: &[&Act8; N],
-    ) -> [[[Self::Int; N]; 2]; 2] {
-        w.map(|w| self.dot(codes, &weights(self, w), x))
+    fn dot_both(self, codes: Codes, w: [&[f32]; 2], x: &[&Act8; BOTH]) -> [[[Self::Int; BOTH]; 2]; 2] {
+        let [first, second] = w;
+        [self.dot(codes, &weights(self, first), x), self.dot(codes, &weights(self, second), x)]
     }
 
     /// The bits of one register, to the first [`ROWS`](Self::ROWS) elements of `out` if there are so many.
@@ -312,37 +308,9 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
         let Some(x) = self.x.get(self.at) else { return };
         self.acc = steps::<L, T, N>(self.isa, self.acc, part, &x);
         if any_rest(&x) {
-            self.acc = self.rests(part);
+            [self.acc] = with_rests::<L, T, N, 1>(self.isa, [self.acc], [part], &x, &self.of);
         }
         self.at += 1;
-    }
-
-    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns, by what [`Pack`] has written of
-    /// each.
-    #[inline(always)]
-    fn packed_parts([a, b]: &mut [Self; 2], lines: [&[f32]; 2]) {
-        let Some(x) = a.x.get(a.at) else { return };
-        let [first, second] = a.isa.dot_both(T::CODES, lines, &x);
-        a.acc = scaled::<L, T, N>(a.isa, a.acc, first, &unpack::<L, T>(a.isa, lines[0]), &x);
-        b.acc = scaled::<L, T, N>(b.isa, b.acc, second, &unpack::<L, T>(b.isa, lines[1]), &x);
-        if any_rest(&x) {
-            a.acc = a.rests(&unpack::<L, T>(a.isa, lines[0]));
-            b.acc = b.rests(&unpack::<L, T>(b.isa, lines[1]));
-        }
-        (a.at, b.at) = (a.at + 1, b.at + 1);
-    }
-
-    /// The sums with the products of the rests added. By value: what a loop indexes is not in registers.
-    #[inline(always)]
-    fn rests(&self, part: &Part<L>) -> [L::Float; N] {
-        let mut acc = self.acc;
-        let Some(x) = self.x.get(self.at) else { return acc };
-        for c in 0..N {
-            if let Some(rest) = self.of.rest(x[c]) {
-                [acc[c]] = steps::<L, T, 1>(self.isa, [acc[c]], part, &[rest]);
-            }
-        }
-        acc
     }
 
     /// Writes the sums to the lines of `strip` from `line` on, as many as there are.
@@ -359,6 +327,23 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
     }
 }
 
+impl<L: Lanes, T: Weights> Dot<'_, L, T, BOTH> {
+    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns, by what [`Pack`] has written of
+    /// each.
+    #[inline(always)]
+    fn packed_parts([a, b]: &mut [Self; 2], lines: [&[f32]; 2]) {
+        let Some(x) = a.x.get(a.at) else { return };
+        let [first, second] = a.isa.dot_both(T::CODES, lines, &x);
+        a.acc = scaled::<L, T, BOTH>(a.isa, a.acc, first, &unpack::<L, T>(a.isa, lines[0]), &x);
+        b.acc = scaled::<L, T, BOTH>(b.isa, b.acc, second, &unpack::<L, T>(b.isa, lines[1]), &x);
+        if any_rest(&x) {
+            let parts = [&unpack::<L, T>(a.isa, lines[0]), &unpack::<L, T>(b.isa, lines[1])];
+            [a.acc, b.acc] = with_rests::<L, T, BOTH, 2>(a.isa, [a.acc, b.acc], parts, &x, &a.of);
+        }
+        (a.at, b.at) = (a.at + 1, b.at + 1);
+    }
+}
+
 /// Whether one of the blocks has a rest.
 #[inline(always)]
 fn any_rest<const N: usize>(x: &[&Act8; N]) -> bool {
@@ -367,6 +352,50 @@ fn any_rest<const N: usize>(x: &[&Act8; N]) -> bool {
         rests |= x[c].rest;
     }
     rests != 0
+}
+
+/// The sums of `G` groups of rows with the products of the rests of some blocks added.
+#[inline(always)]
+fn with_rests<L: Lanes, T: Weights, const N: usize, const G: usize>(
+    isa: L,
+    mut acc: [[L::Float; N]; G],
+    parts: [&Part<L>; G],
+    x: &[&Act8; N],
+    of: &Blocks<'_>,
+) -> [[L::Float; N]; G] {
+    // With two groups most of a prompt is done.
+    if N == 1 || G == 2 {
+        for c in 0..N {
+            if let Some(rest) = of.rest(x[c]) {
+                for g in 0..G {
+                    [acc[g][c]] = steps::<L, T, 1>(isa, [acc[g][c]], parts[g], &[rest]);
+                }
+            }
+        }
+        return acc;
+    }
+    // Few blocks have a rest. The compiler is not to write out the loop, which would be most of all code of a layer, so the
+    // sums go through memory.
+    let mut kept = [[[0.0; 16]; G]; N];
+    for c in 0..N {
+        for g in 0..G {
+            isa.store(acc[g][c], &mut kept[c][g]);
+        }
+    }
+    for c in 0..core::hint::black_box(N) {
+        let (Some(kept), Some(x)) = (kept.get_mut(c), x.get(c)) else { break };
+        let Some(rest) = of.rest(x) else { continue };
+        for g in 0..G {
+            let [sum] = steps::<L, T, 1>(isa, [isa.load(&kept[g])], parts[g], &[rest]);
+            isa.store(sum, &mut kept[g]);
+        }
+    }
+    for c in 0..N {
+        for g in 0..G {
+            acc[g][c] = isa.load(&kept[c][g]);
+        }
+    }
+    acc
 }
 
 /// `acc` with the products of a part and one block of each column added.

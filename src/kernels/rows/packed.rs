@@ -52,7 +52,7 @@ impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
 
 /// The weights of a part that [`Pack`] has written.
 #[inline(always)]
-pub(in crate::kernels) fn weights<L: Lanes>(isa: L, line: &[f32]) -> [L::Int; 8] {
+pub(super) fn weights<L: Lanes>(isa: L, line: &[f32]) -> [L::Int; 8] {
     let mut w = [isa.splat(0); 8];
     for (w, from) in w.iter_mut().zip(line.chunks_exact(L::ROWS)) {
         *w = isa.recall(from);
@@ -86,22 +86,21 @@ pub(in crate::kernels) fn packed<L: Lanes, T: Weights>(
     strip: &mut Strip<'_, '_>,
 ) {
     let mut line = 0;
-    let (first, second) = weights.split_at(weights.len().min(part_registers::<T>() * L::ROWS * parts));
-    if L::ROOMY && !second.is_empty() {
-        while line < strip.lines {
-            // Sixes, and fours where a six would be half empty.
-            line += match strip.lines - line {
-                5 | 6 | 9.. => both_packed::<L, T, 6>(isa, [first, second], x, parts, line, strip),
-                _ => both_packed::<L, T, 4>(isa, [first, second], x, parts, line, strip),
-            };
+    let groups = weights.chunks_exact((part_registers::<T>() * L::ROWS * parts).max(1));
+    if L::ROOMY
+        && let [first, second] = [0, 1].map(|group| groups.clone().nth(group).unwrap_or_default())
+        && !second.is_empty()
+    {
+        // As long as a six is not half empty.
+        while matches!(strip.lines - line, 5 | 6 | 9..) {
+            both_packed::<L, T>(isa, [first, second], x, parts, line, strip);
+            line = strip.lines.min(line + BOTH);
         }
-        return;
     }
-    while line < strip.lines {
-        line += match strip.lines - line {
-            5.. if L::ROOMY => some_packed::<L, T, 8>(isa, weights, x, parts, line, strip),
-            _ => some_packed::<L, T, 4>(isa, weights, x, parts, line, strip),
-        };
+    for (group, weights) in groups.enumerate() {
+        for line in (line..strip.lines).step_by(4) {
+            some_packed::<L, T, 4>(isa, weights, x, parts, (line, group * L::ROWS), strip);
+        }
     }
 }
 
@@ -130,25 +129,28 @@ impl Ahead {
     }
 }
 
-/// `N` columns from `line` on, or as many as there are, for two groups of rows: every number that is broadcast serves
-/// both, where eight columns and one group load one for each product.
+/// Columns that two groups of rows take together: every number that is broadcast serves both, where one group loads one
+/// for each product, and each sum waits for no other.
+pub(in crate::kernels) const BOTH: usize = 6;
+
+/// [`BOTH`] columns from `line` on, or as many as there are, for two groups of rows.
 #[inline(always)]
-fn both_packed<L: Lanes, T: Weights, const N: usize>(
+fn both_packed<L: Lanes, T: Weights>(
     isa: L,
     weights: [&[f32]; 2],
     x: Blocks<'_>,
     parts: usize,
     line: usize,
     strip: &mut Strip<'_, '_>,
-) -> usize {
-    let ahead = Ahead::new(isa, strip, parts, line, N);
-    let some = N.min(strip.lines - line);
+) {
+    let ahead = Ahead::new(isa, strip, parts, line, BOTH);
+    let some = BOTH.min(strip.lines - line);
     let dot = || {
         let pieces = match x.blocks.get(line * parts..) {
-            Some(x) if some == N => Abreast::cut(x, parts),
+            Some(x) if some == BOTH => Abreast::cut(x, parts),
             _ => Abreast::new(columns_apart(x.blocks, parts, line, strip.lines)),
         };
-        Dot::<L, T, N>::new(isa, pieces, x)
+        Dot::<L, T, BOTH>::new(isa, pieces, x)
     };
     let mut dots = [dot(), dot()];
     let [first, second] = weights.map(|weights| weights.chunks_exact(part_registers::<T>() * L::ROWS));
@@ -157,44 +159,43 @@ fn both_packed<L: Lanes, T: Weights, const N: usize>(
         Dot::packed_parts(&mut dots, [first, second]);
     }
     let [first, second] = dots;
-    for c in 0..N {
+    for c in 0..BOTH {
         if c < some {
             let place = strip.place(line + c);
             isa.store(first.acc[c], place);
             isa.store(second.acc[c], place.get_mut(L::ROWS..).unwrap_or_default());
         }
     }
-    N
 }
 
-/// `N` columns from `line` on, or as many as there are.
+/// `N` columns from `line` on, or as many as there are, for the group of rows that begins at row `from` of the strip.
 #[inline(always)]
 fn some_packed<L: Lanes, T: Weights, const N: usize>(
     isa: L,
     weights: &[f32],
     x: Blocks<'_>,
     parts: usize,
-    line: usize,
+    (line, from): (usize, usize),
     strip: &mut Strip<'_, '_>,
-) -> usize {
+) {
     let ahead = Ahead::new(isa, strip, parts, line, N);
-    let whole = strip.lines - line >= N && strip.rows == L::ROWS;
+    let some = N.min(strip.lines - line);
     let pieces = match x.blocks.get(line * parts..) {
-        Some(x) if whole => Abreast::cut(x, parts),
+        Some(x) if some == N => Abreast::cut(x, parts),
         _ => Abreast::new(columns_apart(x.blocks, parts, line, strip.lines)),
     };
     let mut dot = Dot::<L, T, N>::new(isa, pieces, x);
-    for (number, part) in weights.chunks_exact(part_registers::<T>() * L::ROWS).enumerate() {
-        ahead.ask(isa, number);
-        dot.ready_part(&unpack::<L, T>(isa, part));
+    for (part, weights) in weights.chunks_exact(part_registers::<T>() * L::ROWS).enumerate() {
+        ahead.ask(isa, part);
+        dot.ready_part(&unpack::<L, T>(isa, weights));
     }
-    if !whole {
-        dot.finish(strip, line);
-        return N;
+    if strip.rows < from + L::ROWS {
+        return dot.finish(strip, line);
     }
     // What is done between the columns is not done beside the products, so it is as little as can be.
     for c in 0..N {
-        isa.store(dot.acc[c], strip.place(line + c));
+        if c < some {
+            isa.store(dot.acc[c], strip.place(line + c).get_mut(from..).unwrap_or_default());
+        }
     }
-    N
 }

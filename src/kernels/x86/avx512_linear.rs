@@ -6,7 +6,7 @@ use super::avx2_products::starts;
 use super::avx512_six;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
+use crate::kernels::rows::{self, At, BOTH, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -229,35 +229,10 @@ impl Lanes for Avx512 {
         sums
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn dot_both<const N: usize>(
-        self,
-        codes: Codes,
-        w: [&[f32]; 2],
-        x: &[&Act8; N],
-    ) -> [[[__m512i; N]; 2]; 2] {
-        let mut sums = [[[self.splat(0); N]; 2]; 2];
-        for c in 0..N {
-            let [first, second] = starts(codes, &x[c].sums).map(|start| self.splat(start));
-            for of in 0..2 {
-                (sums[of][0][c], sums[of][1][c]) = (first, second);
-            }
-        }
-        #[cfg(target_arch = "x86_64")]
-        if N == avx512_six::COLUMNS {
-            avx512_six::add_products(self, codes, w, x, &mut sums);
-            return sums;
-        }
-        let w = [rows::weights(self, w[0]), rows::weights(self, w[1])];
-        for g in 0..8 {
-            let half = if codes.halves() { g / 4 } else { 0 };
-            for c in 0..N {
-                for of in 0..2 {
-                    sums[of][half][c] = products(self, sums[of][half][c], w[of][g], &x[c].q, g);
-                }
-            }
-        }
-        sums
+    fn dot_both(self, codes: Codes, w: [&[f32]; 2], x: &[&Act8; BOTH]) -> [[[__m512i; BOTH]; 2]; 2] {
+        avx512_six::dot_both(self, codes, w, x)
     }
 
     #[inline(always)]

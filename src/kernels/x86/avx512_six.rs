@@ -3,60 +3,37 @@
 //! weights into registers first, and then has none left for sums.
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
+use super::avx2_products::starts;
 use super::avx512_linear::Avx512;
-use crate::kernels::rows::Codes;
+use crate::kernels::rows::{BOTH, Codes, Lanes};
 use crate::tensor::Act8;
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-/// How many columns there are.
-pub(super) const COLUMNS: usize = 6;
-
-/// Adds the products to `sums`, which are those of [`dot_both`](crate::kernels::rows::Lanes::dot_both), of `N == COLUMNS`
-/// columns; nothing if the weights are too few.
+/// See [`Lanes::dot_both`]; sums of nothing if the weights are too few.
 #[inline(always)]
-pub(super) fn add_products<const N: usize>(
-    _: Avx512,
+pub(super) fn dot_both(
+    isa: Avx512,
     codes: Codes,
     w: [&[f32]; 2],
-    x: &[&Act8; N],
-    sums: &mut [[[__m512i; N]; 2]; 2],
-) {
-    let (Some(first), Some(second)) = (w[0].first_chunk::<128>(), w[1].first_chunk::<128>()) else { return };
-    if N != COLUMNS {
-        return;
+    x: &[&Act8; BOTH],
+) -> [[[__m512i; BOTH]; 2]; 2] {
+    let mut halves = [[isa.splat(0); BOTH]; 2];
+    for c in 0..BOTH {
+        let [first, second] = starts(codes, &x[c].sums);
+        (halves[0][c], halves[1][c]) = (isa.splat(first), isa.splat(second));
     }
-    let w = [first.as_ptr(), second.as_ptr()];
-    let x = [x[0], x[1], x[2], x[3], x[4], x[5]];
+    let [first, second] = halves;
+    let (Some(a), Some(b)) = (w[0].first_chunk::<128>(), w[1].first_chunk::<128>()) else {
+        return [halves, halves];
+    };
+    let w = [a.as_ptr(), b.as_ptr()];
     // SAFETY: `w` has 512 bytes at either address; a value of `Avx512` stands for the instructions.
-    let done = unsafe { four_quads::<0>(w, x, half(sums, 0)) };
-    put(sums, 0, done);
-    let later = usize::from(codes.halves());
+    let [a, b] = unsafe { four_quads::<0>(w, x, [first, first]) };
+    let then = if codes.halves() { [second, second] } else { [a, b] };
     // SAFETY: as before.
-    let done = unsafe { four_quads::<4>(w, x, half(sums, later)) };
-    put(sums, later, done);
-}
-
-/// One half of the sums.
-#[inline(always)]
-fn half<const N: usize>(sums: &[[[__m512i; N]; 2]; 2], half: usize) -> [[__m512i; COLUMNS]; 2] {
-    let mut of = [[sums[0][half][0]; COLUMNS]; 2];
-    for group in 0..2 {
-        for c in 0..N {
-            of[group][c] = sums[group][half][c];
-        }
-    }
-    of
-}
-
-/// Writes it back.
-#[inline(always)]
-fn put<const N: usize>(sums: &mut [[[__m512i; N]; 2]; 2], half: usize, of: [[__m512i; COLUMNS]; 2]) {
-    for group in 0..2 {
-        for c in 0..N {
-            sums[group][half][c] = of[group][c];
-        }
-    }
+    let [c, d] = unsafe { four_quads::<4>(w, x, then) };
+    if codes.halves() { [[a, c], [b, d]] } else { [[c, second], [d, second]] }
 }
 
 /// Adds the products of quads `FROM` to `FROM + 3` of the weights at two addresses with those of the columns to `a` and `b`.
@@ -67,9 +44,9 @@ fn put<const N: usize>(sums: &mut [[[__m512i; N]; 2]; 2], half: usize, of: [[__m
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn four_quads<const FROM: usize>(
     w: [*const f32; 2],
-    x: [&Act8; COLUMNS],
-    [mut a, mut b]: [[__m512i; COLUMNS]; 2],
-) -> [[__m512i; COLUMNS]; 2] {
+    x: &[&Act8; BOTH],
+    [mut a, mut b]: [[__m512i; BOTH]; 2],
+) -> [[__m512i; BOTH]; 2] {
     // SAFETY: reads 256 of the 512 bytes of weights, which the caller answers for, and 16 of the 32 bytes of each column.
     unsafe {
         asm!(
