@@ -287,8 +287,8 @@ typedef struct locutor_session_params {
     uint32_t struct_size;
     uint32_t flags;      /* 0 */
     uint32_t context;    /* tokens, prompt and answer together; default 0: the model's, at most 4096 */
-    uint32_t batch;      /* tokens of a prompt computed together: more are faster and need more memory; default 0:
-                            128, with several threads 256 */
+    uint32_t batch;      /* tokens of a prompt computed together: more are faster and need more memory;
+                            default 192 */
     uint32_t logits;     /* tokens whose logits are kept at a time for log-probabilities; default 1 */
     uint32_t threads;    /* threads at work, the caller's included; default 1. Without `parallel_for`, and only in
                             locutor_session_create, the session starts threads - 1 of its own, which sleep when idle */

@@ -51,7 +51,7 @@ pub struct LimitOptions {
     /// Positions of prompt and answer together [default: the model's, at most 4096].
     #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub context: usize,
-    /// Prompt tokens that are computed together; results do not depend on it [default: 128, with several threads 256].
+    /// Prompt tokens that are computed together; results do not depend on it [default: 192].
     #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub batch: usize,
     /// Storage of keys and values: i16, f16 (slower), f32 (twice the memory) or q8_0 (about half), for both or as KEYS,VALUES.

@@ -20,8 +20,8 @@ const LEAST_ROWS: usize = 8;
 /// Fewest columns that are a job of their own: with less, turning the weights of a tile costs too much.
 const LEAST_COLUMNS: usize = 64;
 
-/// Columns of a job are a multiple of what kernels take at once.
-const COLUMNS_ALIGN: usize = 8;
+/// Columns of a job are a multiple of what kernels take at once, six or four.
+const COLUMNS_ALIGN: usize = 12;
 
 /// Floats of scratch memory of a worker for `columns` columns, beside the kernel's own.
 pub fn scratch(columns: usize) -> usize {

@@ -32,7 +32,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// The model's context up to [`Limits::DEFAULT_CONTEXT`], batches of [`Limits::default_batch`], one thread.
+    /// The model's context up to [`Limits::DEFAULT_CONTEXT`], batches of [`Limits::DEFAULT_BATCH`], one thread.
     fn default() -> Self {
         Self {
             context: 0,
@@ -56,11 +56,9 @@ impl Limits {
     /// The longest context that is chosen without being asked for.
     pub const DEFAULT_CONTEXT: usize = 4096;
 
-    /// Columns computed together if nothing else is said and the context is not shorter: 128, which fit the second
-    /// cache of a core, and 256 for several threads, which share them.
-    pub const fn default_batch(threads: usize) -> usize {
-        if threads > 1 { 256 } else { 128 }
-    }
+    /// Columns computed together if nothing else is said and the context is not shorter: they fit the second cache of a
+    /// core, and two threads share them without a rest.
+    pub const DEFAULT_BATCH: usize = 192;
 
     /// The default limits.
     pub fn new() -> Self {
@@ -92,7 +90,7 @@ impl Limits {
     }
 
     /// Tokens of a prompt that are computed together; fewer need less memory and give the same bits. 0 chooses
-    /// [`Limits::default_batch`].
+    /// [`Limits::DEFAULT_BATCH`].
     pub fn batch(self, batch: usize) -> Self {
         Self { batch, ..self }
     }
@@ -167,7 +165,7 @@ impl Limits {
         let all = sequences.saturating_mul(context.next_multiple_of(KV_BLOCK));
         let positions = chosen(self.positions, all).min(all).max(context.min(KV_BLOCK));
         let threads = self.threads.max(1);
-        let batch = chosen(self.batch, Self::default_batch(threads)).min(context.max(sequences));
+        let batch = chosen(self.batch, Self::DEFAULT_BATCH).min(context.max(sequences));
         let logits = self.logits.max(sequences).min(batch).max(1);
         if threads > 1024 {
             return Err(Error::Limit { what: "threads", value: threads, rule: "at most 1024" });
