@@ -1,0 +1,174 @@
+//! Products of the parts of a group of rows, or of two, with some columns, added up as the specification says.
+
+#![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
+
+use super::abreast::Abreast;
+use super::packed::{BOTH, unpack};
+use super::{Lanes, Part, Sink, Strip, Weights};
+use crate::tensor::{Act8, Blocks};
+use core::marker::PhantomData;
+
+/// Adds up the products of parts with `N` columns.
+pub(super) struct Dot<'x, L: Lanes, T, const N: usize> {
+    isa: L,
+    /// The sums so far.
+    pub acc: [L::Float; N],
+    x: Abreast<'x, Act8, N>,
+    /// What the columns are taken from.
+    of: Blocks<'x>,
+    /// Parts so far.
+    at: usize,
+    weights: PhantomData<T>,
+}
+
+impl<L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'_, L, T, N> {
+    const LOOP: bool = N > 1;
+
+    #[inline(always)]
+    fn part(&mut self, part: Part<L>) {
+        let w = self.isa.ready(T::CODES, part.w);
+        self.ready_part(&Part { w, ..part });
+    }
+}
+
+impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
+    /// Sums of nothing yet.
+    #[inline(always)]
+    pub fn new(isa: L, x: Abreast<'x, Act8, N>, of: Blocks<'x>) -> Self {
+        Self { isa, acc: [isa.floats(0.0); N], x, of, at: 0, weights: PhantomData }
+    }
+
+    /// As [`Sink::part`], with weights that are ready.
+    #[inline(always)]
+    pub fn ready_part(&mut self, part: &Part<L>) {
+        let Some(x) = self.x.get(self.at) else { return };
+        self.acc = steps::<L, T, N>(self.isa, self.acc, part, &x);
+        if any_rest(&x) {
+            [self.acc] = with_rests::<L, T, N, 1>(self.isa, [self.acc], [part], &x, &self.of);
+        }
+        self.at += 1;
+    }
+
+    /// Writes the sums to the lines of `strip` from `line` on, as many as there are.
+    #[inline(always)]
+    pub fn finish(self, strip: &mut Strip<'_, '_>, line: usize) {
+        if N == 1 && strip.rows == L::ROWS {
+            return self.isa.store(self.acc[0], strip.place(line));
+        }
+        let mut sums = [[0.0; 16]; N];
+        for c in 0..N {
+            self.isa.store(self.acc[c], &mut sums[c]);
+        }
+        strip.write(line, &sums);
+    }
+}
+
+impl<L: Lanes, T: Weights> Dot<'_, L, T, BOTH> {
+    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns, by what [`Pack`] has written of
+    /// each.
+    #[inline(always)]
+    pub fn packed_parts([a, b]: &mut [Self; 2], lines: [&[f32]; 2]) {
+        let Some(x) = a.x.get(a.at) else { return };
+        let [first, second] = a.isa.dot_both(T::CODES, lines, &x);
+        a.acc = scaled::<L, T, BOTH>(a.isa, a.acc, first, &unpack::<L, T>(a.isa, lines[0]), &x);
+        b.acc = scaled::<L, T, BOTH>(b.isa, b.acc, second, &unpack::<L, T>(b.isa, lines[1]), &x);
+        if any_rest(&x) {
+            let parts = [&unpack::<L, T>(a.isa, lines[0]), &unpack::<L, T>(b.isa, lines[1])];
+            [a.acc, b.acc] = with_rests::<L, T, BOTH, 2>(a.isa, [a.acc, b.acc], parts, &x, &a.of);
+        }
+        (a.at, b.at) = (a.at + 1, b.at + 1);
+    }
+}
+
+/// Whether one of the blocks has a rest.
+#[inline(always)]
+fn any_rest<const N: usize>(x: &[&Act8; N]) -> bool {
+    let mut rests = 0;
+    for c in 0..N {
+        rests |= x[c].rest;
+    }
+    rests != 0
+}
+
+/// The sums of `G` groups of rows with the products of the rests of some blocks added.
+#[inline(always)]
+fn with_rests<L: Lanes, T: Weights, const N: usize, const G: usize>(
+    isa: L,
+    mut acc: [[L::Float; N]; G],
+    parts: [&Part<L>; G],
+    x: &[&Act8; N],
+    of: &Blocks<'_>,
+) -> [[L::Float; N]; G] {
+    // With two groups most of a prompt is done.
+    if N == 1 || G == 2 {
+        for c in 0..N {
+            if let Some(rest) = of.rest(x[c]) {
+                for g in 0..G {
+                    [acc[g][c]] = steps::<L, T, 1>(isa, [acc[g][c]], parts[g], &[rest]);
+                }
+            }
+        }
+        return acc;
+    }
+    // Few blocks have a rest. The compiler is not to write out the loop, which would be most of all code of a layer, so the
+    // sums go through memory.
+    let mut kept = [[[0.0; 16]; G]; N];
+    for c in 0..N {
+        for g in 0..G {
+            isa.store(acc[g][c], &mut kept[c][g]);
+        }
+    }
+    for c in 0..core::hint::black_box(N) {
+        let (Some(kept), Some(x)) = (kept.get_mut(c), x.get(c)) else { break };
+        let Some(rest) = of.rest(x) else { continue };
+        for g in 0..G {
+            let [sum] = steps::<L, T, 1>(isa, [isa.load(&kept[g])], parts[g], &[rest]);
+            isa.store(sum, &mut kept[g]);
+        }
+    }
+    for c in 0..N {
+        for g in 0..G {
+            acc[g][c] = isa.load(&kept[c][g]);
+        }
+    }
+    acc
+}
+
+/// `acc` with the products of a part and one block of each column added.
+#[inline(always)]
+fn steps<L: Lanes, T: Weights, const N: usize>(
+    isa: L,
+    acc: [L::Float; N],
+    part: &Part<L>,
+    x: &[&Act8; N],
+) -> [L::Float; N] {
+    scaled::<L, T, N>(isa, acc, isa.dot(T::CODES, &part.w, x), part, x)
+}
+
+/// `acc` with these sums of products added, times the scales of the part and of the columns.
+#[inline(always)]
+fn scaled<L: Lanes, T: Weights, const N: usize>(
+    isa: L,
+    mut acc: [L::Float; N],
+    sums: [[L::Int; N]; 2],
+    part: &Part<L>,
+    x: &[&Act8; N],
+) -> [L::Float; N] {
+    for c in 0..N {
+        let da = x[c].scale;
+        acc[c] = step(isa, acc[c], sums[0][c], part.d[0], da);
+        if T::CODES.halves() {
+            acc[c] = step(isa, acc[c], sums[1][c], part.d[1], da);
+        }
+        if T::MIN {
+            acc[c] = isa.add(acc[c], isa.mul(part.m, isa.floats(x[c].sums.scaled)));
+        }
+    }
+    acc
+}
+
+/// `acc + float(sum) * (d * da)`.
+#[inline(always)]
+fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L::Float {
+    isa.add(acc, isa.mul(isa.float(sum), isa.mul(d, isa.floats(da))))
+}
