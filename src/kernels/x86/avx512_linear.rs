@@ -6,7 +6,7 @@ use super::avx2_products::starts;
 use super::avx512_six;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, BOTH, Codes, Lanes, Strip, Weights};
+use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -231,7 +231,12 @@ impl Lanes for Avx512 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn dot_both(self, codes: Codes, w: [&[f32]; 2], x: &[&Act8; BOTH]) -> [[[__m512i; BOTH]; 2]; 2] {
+    fn dot_both(
+        self,
+        codes: Codes,
+        w: [&[f32]; 2],
+        x: &[&Act8; rows::BOTH],
+    ) -> [[[__m512i; rows::BOTH]; 2]; 2] {
         avx512_six::dot_both(self, codes, w, x)
     }
 
