@@ -44,7 +44,13 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
         let Some(x) = self.x.get(self.at) else { return };
         self.acc = steps::<L, T, N>(self.isa, self.acc, part, &x);
         if any_rest(&x) {
-            [self.acc] = with_rests::<L, T, N, 1>(self.isa, [self.acc], [part], &x, &self.of);
+            self.acc = match N {
+                1 => {
+                    let [acc] = with_rests::<L, T, N, 1>(self.isa, [self.acc], [part], &x, &self.of);
+                    acc
+                }
+                _ => with_rests_by_memory::<L, T, N>(self.isa, self.acc, part, &x, &self.of),
+            };
         }
         self.at += 1;
     }
@@ -64,8 +70,8 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Dot<'x, L, T, N> {
 }
 
 impl<L: Lanes, T: Weights> Dot<'_, L, T, BOTH> {
-    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns, by what [`Pack`] has written of
-    /// each.
+    /// As [`ready_part`](Self::ready_part), for two groups of rows with the same columns, by what
+    /// [`Pack`](super::packed::Pack) has written of each.
     #[inline(always)]
     pub fn packed_parts([a, b]: &mut [Self; 2], lines: [&[f32]; 2]) {
         let Some(x) = a.x.get(a.at) else { return };
@@ -90,7 +96,8 @@ fn any_rest<const N: usize>(x: &[&Act8; N]) -> bool {
     rests != 0
 }
 
-/// The sums of `G` groups of rows with the products of the rests of some blocks added.
+/// The sums of `G` groups of rows with the products of the rests of some blocks added: written out, for one column and for
+/// two groups, which do most of a prompt.
 #[inline(always)]
 fn with_rests<L: Lanes, T: Weights, const N: usize, const G: usize>(
     isa: L,
@@ -99,37 +106,38 @@ fn with_rests<L: Lanes, T: Weights, const N: usize, const G: usize>(
     x: &[&Act8; N],
     of: &Blocks<'_>,
 ) -> [[L::Float; N]; G] {
-    // With two groups most of a prompt is done.
-    if N == 1 || G == 2 {
-        for c in 0..N {
-            if let Some(rest) = of.rest(x[c]) {
-                for g in 0..G {
-                    [acc[g][c]] = steps::<L, T, 1>(isa, [acc[g][c]], parts[g], &[rest]);
-                }
+    for c in 0..N {
+        if let Some(rest) = of.rest(x[c]) {
+            for g in 0..G {
+                [acc[g][c]] = steps::<L, T, 1>(isa, [acc[g][c]], parts[g], &[rest]);
             }
         }
-        return acc;
     }
-    // Few blocks have a rest. The compiler is not to write out the loop, which would be most of all code of a layer, so the
-    // sums go through memory.
-    let mut kept = [[[0.0; 16]; G]; N];
+    acc
+}
+
+/// As [`with_rests`], for one group: few blocks have a rest, and a loop that is written out would be most of all code of a
+/// layer, so the sums go through memory.
+#[inline(always)]
+fn with_rests_by_memory<L: Lanes, T: Weights, const N: usize>(
+    isa: L,
+    mut acc: [L::Float; N],
+    part: &Part<L>,
+    x: &[&Act8; N],
+    of: &Blocks<'_>,
+) -> [L::Float; N] {
+    let mut kept = [[0.0; 16]; N];
     for c in 0..N {
-        for g in 0..G {
-            isa.store(acc[g][c], &mut kept[c][g]);
-        }
+        isa.store(acc[c], &mut kept[c]);
     }
     for c in 0..core::hint::black_box(N) {
         let (Some(kept), Some(x)) = (kept.get_mut(c), x.get(c)) else { break };
         let Some(rest) = of.rest(x) else { continue };
-        for g in 0..G {
-            let [sum] = steps::<L, T, 1>(isa, [isa.load(&kept[g])], parts[g], &[rest]);
-            isa.store(sum, &mut kept[g]);
-        }
+        let [sum] = steps::<L, T, 1>(isa, [isa.load(kept)], part, &[rest]);
+        isa.store(sum, kept);
     }
     for c in 0..N {
-        for g in 0..G {
-            acc[g][c] = isa.load(&kept[c][g]);
-        }
+        acc[c] = isa.load(&kept[c]);
     }
     acc
 }
