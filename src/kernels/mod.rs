@@ -118,7 +118,7 @@ pub enum RopePairs {
 ///
 /// With F16 the activations are those that [`Kernels::shorten`] leaves: no product needs rounding, and whether it is fused
 /// with the sum cannot be seen.
-/// Activations are taken at their word: `s` is the sum of `q`, and `q` is not -128.
+/// Activations are taken at their word: `s` is the sum of `q`, `q` is not -128, and scales are as [`Act8::scale`] says.
 /// Rows of the tile that the matrix does not have, columns that `x` does not have, and everything when the type of
 /// `w` or of `x` is not that of the table's entry, are left as they are. With less scratch memory the result is the
 /// same, later.
@@ -142,11 +142,13 @@ pub struct Kernels {
     pub linear: [Linear; DType::ALL.len()],
     /// Floats of scratch memory a worker needs for a matrix of `cols` columns.
     pub linear_scratch: fn(cols: usize) -> usize,
-    /// Rounds a column to signed bytes, 32 a block: `q = round_half_even(x * (127 / peak))`, scale `peak / 127`. What
-    /// that leaves of a block is its rest, `round_half_even((x * (127 / peak) - q) * 254)`, with the 254th part of the
+    /// Rounds a column to signed bytes, 32 a block: `q = round_half_even(x * (1 / scale))`, where `scale` is `peak / 127`
+    /// rounded up to [`SCALE_BITS`] significant bits; 1 where the peak is below 2^-90, and NaN from 2^100 on. What that
+    /// leaves of a block is its rest, `round_half_even((x * (1 / scale) - q) * 254)`, with the 254th part of the
     /// scale: of the blocks that `precision` says, one behind the other in `rests`, whose first one has index `first`
     /// in [`Blocks`]; what finds no place there is dropped.
     ///
+    /// [`SCALE_BITS`]: crate::tensor::SCALE_BITS
     /// [`Blocks`]: crate::tensor::Blocks
     pub quantize: fn(x: &[f32], precision: Precision, out: &mut [Act8], rests: &mut [Act8], first: usize),
     /// `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019); an empty `weight` counts as ones.

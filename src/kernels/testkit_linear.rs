@@ -8,7 +8,7 @@ use crate::exec::{CancelFlag, Crew, Serial};
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::{Tiles, for_each_job};
 use crate::tensor::dequant::dequantize_row;
-use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix, Precision};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix, Precision, SCALE_BITS};
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -84,9 +84,11 @@ fn weights(random: &mut Random, dtype: DType, data: Data, rows: usize, cols: usi
     if data == Data::Anything {
         return bytes;
     }
+    // With zeros and without.
+    let scales = EXTREME_SCALES.get(2 * random.below(2)..).unwrap_or_default();
     let half = |random: &mut Random| match data {
         Data::Usual => half::f16::from_f32(random.float() * 0.1).to_bits(),
-        _ => random.of(&EXTREME_SCALES),
+        _ => random.of(scales),
     };
     match dtype {
         DType::F32 => {
@@ -133,8 +135,19 @@ impl Inputs {
             Data::Extreme => random.of(&[0.0, 1e-45, 1e-38, 1.0, 1e30]),
             Data::Anything => random.of(&[0.0, 1.0, f32::NAN, 0.5, f32::MAX, 1e-40]),
         };
-        let block = |random: &mut Random| {
-            let scale = scale(random);
+        // Of a few bits, and neither too large nor too small.
+        let scale_of_block = |random: &mut Random| {
+            let significand =
+                1.0 + random.below(1 << (SCALE_BITS - 1)) as f32 / (1 << (SCALE_BITS - 1)) as f32;
+            significand
+                * match data {
+                    Data::Usual => random.of(&[0.25, 0.125, 1.0 / 64.0, 1.0 / 1024.0]),
+                    Data::Extreme => random.of(&[2f32.powi(-100), 1.0, 2f32.powi(99)]),
+                    Data::Anything => random.of(&[2f32.powi(-60), 1.0, f32::NAN, 0.5, 2f32.powi(99)]),
+                }
+        };
+        let block = |random: &mut Random, rest: bool| {
+            let scale = if rest { scale(random) } else { scale_of_block(random) };
             let [first, second]: [[i8; 16]; 2] = core::array::from_fn(|_| match data {
                 Data::Extreme => extremes(random, &[127, -127, 0]),
                 _ => core::array::from_fn(|_| (random.next() as i8).max(-127)),
@@ -150,10 +163,10 @@ impl Inputs {
             }
             return Self::F32(x);
         }
-        let mut blocks: Vec<Act8> = (0..k / BLOCK * columns).map(|_| block(random)).collect();
-        let rests: Vec<Act8> = (0..blocks.len()).map(|_| block(random)).collect();
-        // Of all blocks, of none, or of some; in any order, and numbers that count nothing.
-        for (number, block) in (1..).zip(&mut blocks) {
+        let mut blocks: Vec<Act8> = (0..k / BLOCK * columns).map(|_| block(random, false)).collect();
+        let rests: Vec<Act8> = (0..blocks.len()).map(|_| block(random, true)).collect();
+        // Of all blocks that are finite, of none, or of some; in any order, and numbers that count nothing.
+        for (number, block) in (1..).zip(&mut blocks).filter(|(_, block)| !block.scale.is_nan()) {
             block.rest = match precision {
                 Precision::Bits8 => 0,
                 Precision::Mixed if random.below(3) > 0 => 0,

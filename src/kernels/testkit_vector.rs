@@ -235,7 +235,7 @@ fn bits_are_pinned() {
         let args = Attention { kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
         digest.floats(&attend(&SCALAR, &q, &args, first..end));
     }
-    assert_eq!(digest.0, 0xfb2b_518e_59fa_fb06, "{:#018x}", digest.0);
+    assert_eq!(digest.0, 0xe257_5c28_3ed5_4916, "{:#018x}", digest.0);
 }
 
 #[track_caller]
@@ -334,33 +334,39 @@ fn quantising_follows_its_definition() {
     let mut rng = Rng(7);
     let mut sets: Vec<Vec<f32>> = inputs(&mut rng, 64);
     sets.push((0..64).map(|i| (i - 32) as f32 / 32.0 * 127.0).collect());
-    sets.push((0..64).map(|i| f32::MAX / (1 + i) as f32).collect());
-    sets.push((0..64).map(|i| 2f32.powi(-100) * (1 + i) as f32 / 64.0).collect());
+    sets.push((0..64).map(|i| 2f32.powi(106) / (1 + i) as f32).collect());
+    sets.push((0..64).map(|i| 2f32.powi(-90) * (1 + i) as f32 / 64.0).collect());
     for x in sets {
         let [blocks, rests] = quantised(&SCALAR, &x, Precision::Bits16, (10, 2));
         let [alone, _] = quantised(&SCALAR, &x, Precision::Bits8, (10, 2));
         let mut number = 10;
         for ((x, block), alone) in x.chunks(32).zip(&blocks).zip(&alone) {
             let peak = x.iter().fold(0f32, |m, x| m.max(x.abs()));
-            let finite = x.iter().all(|x| x.is_finite());
-            assert_eq!((block.q, block.scale.to_bits(), alone.rest), (alone.q, alone.scale.to_bits(), 0));
-            if !finite || peak < 2f32.powi(-100) {
-                assert!(if finite { block.scale == 0.0 } else { block.scale.is_nan() });
-                assert_eq!((block.q, block.rest), ([0; 32], 0));
+            let finite = x.iter().all(|x| x.abs() < 2f32.powi(100));
+            assert_eq!((block.q, block.scale.to_bits()), (alone.q, alone.scale.to_bits()));
+            if !finite || peak < 2f32.powi(-90) {
+                let rest = if finite { 0 } else { Act8::NOT_FINITE };
+                assert!(if finite { block.scale == 1.0 } else { block.scale.is_nan() });
+                assert_eq!((block.q, block.rest, alone.rest), ([0; 32], rest, rest));
                 continue;
             }
             number += 1;
-            assert_eq!((block.scale, block.rest), (peak / 127.0, number));
+            // Four significant bits.
+            let least = peak * (1.0 / 127.0);
+            let step = 2f32.powi(f64::from(least).log2().floor() as i32 - 3);
+            let scale = (least / step).ceil() * step;
+            assert_eq!((block.scale, block.rest, alone.rest), (scale, number, 0));
             let rest = &rests[number as usize - 11];
-            assert_eq!((rest.scale, rest.rest), (peak / 127.0 / 254.0, 0));
+            assert_eq!((rest.scale, rest.rest), (scale / 254.0, 0));
             for (i, x) in x.iter().enumerate() {
-                assert_eq!(f32::from(block.q[i]), (x * (127.0 / peak)).round_ties_even());
+                assert_eq!(f32::from(block.q[i]), (x * (1.0 / scale)).round_ties_even());
                 assert!(block.q[i] > -128 && rest.q[i] > -128);
                 let value = |block: &Act8| f64::from(block.scale) * f64::from(block.q[i]);
                 let error = (value(block) + value(rest) - f64::from(*x)).abs();
-                assert!(error <= f64::from(peak) * (0.51 / 127.0 / 254.0), "{x} is off by {error:e}");
+                assert!(error <= f64::from(scale) * (0.51 / 254.0), "{x} is off by {error:e}");
             }
-            assert!(block.q.iter().any(|q| q.abs() == 127));
+            // A scale is at most an eighth larger than need be.
+            assert!(block.q.iter().any(|q| q.abs() >= 112));
         }
     }
 }
@@ -369,7 +375,8 @@ fn quantising_follows_its_definition() {
 fn standing_out(peaks: &[f32], places: usize) -> Vec<usize> {
     let x: Vec<f32> = peaks.iter().flat_map(|peak| (0..32).map(move |i| peak * i as f32 / 31.0)).collect();
     let [blocks, _] = quantised(&SCALAR, &x, Precision::Mixed, (0, places));
-    let with: Vec<usize> = (0..peaks.len()).filter(|i| blocks[*i].rest > 0).collect();
+    let with: Vec<usize> =
+        (0..peaks.len()).filter(|i| !matches!(blocks[*i].rest, 0 | Act8::NOT_FINITE)).collect();
     assert!((1..).zip(&with).all(|(number, i)| blocks[*i].rest == number));
     with
 }
@@ -396,7 +403,7 @@ fn blocks_that_stand_out_are_rounded_twice() {
     let mut peaks = vec![1.0f32; n];
     (peaks[3], peaks[17]) = (50.0, -49.0);
     assert_eq!(standing_out(&peaks, 1), [3]);
-    for factor in [1e30, 1e-28] {
+    for factor in [1e28, 1e-26] {
         let peaks: Vec<f32> = peaks.iter().map(|peak| peak * factor).collect();
         assert_eq!(standing_out(&peaks, places), []);
     }

@@ -6,4 +6,4 @@ mod dtype;
 mod view;
 
 pub use dtype::DType;
-pub use view::{Act8, Activations, BLOCK, Blocks, Matrix, Precision, STANDS_OUT, Sums};
+pub use view::{Act8, Activations, BLOCK, Blocks, Matrix, Precision, SCALE_BITS, STANDS_OUT, Sums};

@@ -136,11 +136,13 @@ impl Sums {
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Act8 {
-    /// Scale; NaN when a value was not finite.
+    /// Scale: of [`SCALE_BITS`] significant bits, and not less than 2^-100 nor more than 2^100, but in rests; NaN, as
+    /// [`NOT_FINITE`](Self::NOT_FINITE) says too, when a value was not finite.
     pub scale: f32,
     /// Sums of `q`.
     pub sums: Sums,
-    /// Which of the [`Blocks::rests`] holds what rounding has left of these values, counted from 1; 0 for none.
+    /// Which of the [`Blocks::rests`] holds what rounding has left of these values, counted from 1; 0 for none, and
+    /// [`NOT_FINITE`](Self::NOT_FINITE).
     pub rest: u32,
     /// Rounded values, -127 to 127.
     pub q: [i8; BLOCK],
@@ -149,12 +151,20 @@ pub struct Act8 {
 // A cache line.
 const _: () = assert!(size_of::<Act8>() == 64);
 
+/// Significant bits of the scale of an activation block. Its product with a scale of weights, of 19 bits at most, is exact,
+/// and there are few enough significands that a kernel may have the products with all of them at hand.
+pub const SCALE_BITS: u32 = 4;
+
 impl Act8 {
+    /// What [`rest`](Self::rest) is where the scale is NaN.
+    pub const NOT_FINITE: u32 = u32::MAX;
+
     /// A block with its sums, and without a rest.
     pub fn new(scale: f32, q: [i8; BLOCK]) -> Self {
         let (first, second) = q.split_at(BLOCK / 2);
         let sum = |q: &[i8]| q.iter().fold(0i32, |sum, q| sum.wrapping_add(i32::from(*q)));
-        Self { scale, sums: Sums::new(scale, sum(first), sum(second)), rest: 0, q }
+        let rest = if scale.is_nan() { Self::NOT_FINITE } else { 0 };
+        Self { scale, sums: Sums::new(scale, sum(first), sum(second)), rest, q }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Activations are rounded to integers, 32 values with one scale.
 
-use crate::tensor::{Act8, BLOCK, Precision, STANDS_OUT, Sums};
+use crate::tensor::{Act8, BLOCK, Precision, SCALE_BITS, STANDS_OUT, Sums};
 
 /// `1.5 * 2^23`: adding it rounds a small number to an integer (nearest even), which is left in the low bits.
 const ROUNDER: f32 = 12_582_912.0;
-/// Below this peak, `2^-100`, a block counts as zero: `1 / peak` must stay a normal number.
-const TINY: u32 = (127 - 100) << 23;
+/// Below this peak, `2^-90`, a block counts as zero, and from the other on, `2^100`, as not finite: so the product of its
+/// scale and one of weights is a normal number, as long as that is one.
+const TINY: u32 = (127 - 90) << 23;
+const HUGE: u32 = (127 + 100) << 23;
 
 /// The largest magnitude, with the sign bit clear; infinity or NaN when a value is one.
 #[inline(always)]
@@ -39,6 +41,14 @@ fn sums(scale: f32, q: &[i32; BLOCK]) -> Sums {
         }
     }
     Sums::new(scale, halves[0], halves[1])
+}
+
+/// The least number of [`SCALE_BITS`] significant bits that is not below the 127th part of `peak`, or of what its rounding
+/// has made of that.
+#[inline(always)]
+fn scale_of(peak: f32) -> f32 {
+    const DROPPED: u32 = (1 << (24 - SCALE_BITS)) - 1;
+    f32::from_bits(((peak * (1.0 / 127.0)).to_bits() + DROPPED) & !DROPPED)
 }
 
 /// A block without a rest.
@@ -78,12 +88,14 @@ pub(in crate::kernels) fn quantize(
     let (mut rests, mut number) = (rests.iter_mut(), first as u32);
     for (x, out) in x.iter().zip(out) {
         let peak = out.scale;
-        if peak.to_bits() < TINY || peak.to_bits() >= f32::INFINITY.to_bits() {
-            let scale = if peak.to_bits() < TINY { 0.0 } else { f32::NAN };
+        if peak.to_bits() < TINY || peak.to_bits() >= HUGE {
+            let (scale, rest) = if peak.to_bits() < TINY { (1.0, 0) } else { (f32::NAN, Act8::NOT_FINITE) };
             block(scale, &[0; BLOCK], out);
+            out.rest = rest;
             continue;
         }
-        let (scale, inverse) = (peak / 127.0, 127.0 / peak);
+        let scale = scale_of(peak);
+        let inverse = 1.0 / scale;
         let q = rounded(x, inverse);
         block(scale, &q, out);
         if peak * peak * factor > bound
