@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use super::abreast::Abreast;
-use super::packed::{BOTH, unpack};
+use super::packed::{BOTH, Line};
 use super::{Lanes, Part, Sink, Strip, Weights};
 use crate::tensor::{Act8, Blocks};
 use core::marker::PhantomData;
@@ -75,15 +75,33 @@ impl<L: Lanes, T: Weights> Dot<'_, L, T, BOTH> {
     #[inline(always)]
     pub fn packed_parts([a, b]: &mut [Self; 2], lines: [&[f32]; 2]) {
         let Some(x) = a.x.get(a.at) else { return };
-        let [first, second] = a.isa.dot_both(T::CODES, lines, &x);
-        a.acc = scaled::<L, T, BOTH>(a.isa, a.acc, first, &unpack::<L, T>(a.isa, lines[0]), &x);
-        b.acc = scaled::<L, T, BOTH>(b.isa, b.acc, second, &unpack::<L, T>(b.isa, lines[1]), &x);
+        let lines = lines.map(Line::<L, T>::new);
+        [a.acc, b.acc] = a.isa.add_both([a.acc, b.acc], lines, &x);
         if any_rest(&x) {
-            let parts = [&unpack::<L, T>(a.isa, lines[0]), &unpack::<L, T>(b.isa, lines[1])];
+            let parts = [&lines[0].part(a.isa), &lines[1].part(a.isa)];
             [a.acc, b.acc] = with_rests::<L, T, BOTH, 2>(a.isa, [a.acc, b.acc], parts, &x, &a.of);
+            for c in 0..BOTH {
+                // `times` makes a number of it.
+                if x[c].scale.is_nan() {
+                    let nan = a.isa.floats(x[c].scale);
+                    (a.acc[c], b.acc[c]) = (a.isa.add(a.acc[c], nan), b.isa.add(b.acc[c], nan));
+                }
+            }
         }
         (a.at, b.at) = (a.at + 1, b.at + 1);
     }
+}
+
+/// `acc` with the products of a part and one block of each column added; see [`Lanes::add_both`].
+#[inline(always)]
+pub(super) fn add_packed<L: Lanes, T: Weights, const N: usize>(
+    isa: L,
+    acc: [L::Float; N],
+    line: &Line<'_, L, T>,
+    x: &[&Act8; N],
+) -> [L::Float; N] {
+    let sums = isa.dot(T::CODES, &line.weights(isa), x);
+    scaled::<L, T, N>(isa, acc, sums, |half, da| isa.times(line.scales(half), da), line.min(isa), x)
 }
 
 /// Whether one of the blocks has a rest.
@@ -150,33 +168,30 @@ fn steps<L: Lanes, T: Weights, const N: usize>(
     part: &Part<L>,
     x: &[&Act8; N],
 ) -> [L::Float; N] {
-    scaled::<L, T, N>(isa, acc, isa.dot(T::CODES, &part.w, x), part, x)
+    let sums = isa.dot(T::CODES, &part.w, x);
+    scaled::<L, T, N>(isa, acc, sums, |half, da| isa.mul(part.d[half], isa.floats(da)), part.m, x)
 }
 
-/// `acc` with these sums of products added, times the scales of the part and of the columns.
+/// `acc` with these sums of products added, times the scales of the part and of the columns: `times` gives the product of
+/// that of a half of the part and the one of a column.
 #[inline(always)]
 fn scaled<L: Lanes, T: Weights, const N: usize>(
     isa: L,
     mut acc: [L::Float; N],
     sums: [[L::Int; N]; 2],
-    part: &Part<L>,
+    times: impl Fn(usize, f32) -> L::Float,
+    m: L::Float,
     x: &[&Act8; N],
 ) -> [L::Float; N] {
+    let step = |acc, sum, factor| isa.add(acc, isa.mul(isa.float(sum), factor));
     for c in 0..N {
-        let da = x[c].scale;
-        acc[c] = step(isa, acc[c], sums[0][c], part.d[0], da);
+        acc[c] = step(acc[c], sums[0][c], times(0, x[c].scale));
         if T::CODES.halves() {
-            acc[c] = step(isa, acc[c], sums[1][c], part.d[1], da);
+            acc[c] = step(acc[c], sums[1][c], times(1, x[c].scale));
         }
         if T::MIN {
-            acc[c] = isa.add(acc[c], isa.mul(part.m, isa.floats(x[c].sums.scaled)));
+            acc[c] = isa.add(acc[c], isa.mul(m, isa.floats(x[c].sums.scaled)));
         }
     }
     acc
-}
-
-/// `acc + float(sum) * (d * da)`.
-#[inline(always)]
-fn step<L: Lanes>(isa: L, acc: L::Float, sum: L::Int, d: L::Float, da: f32) -> L::Float {
-    isa.add(acc, isa.mul(isa.float(sum), isa.mul(d, isa.floats(da))))
 }

@@ -20,8 +20,8 @@ mod types;
 
 use abreast::Abreast;
 use dot::Dot;
-pub(super) use packed::{BOTH, PackedColumns, packed, scratch};
-use packed::{Pack, part_registers, weights};
+pub(super) use packed::{BOTH, Line, PackedColumns, packed, scratch};
+use packed::{Pack, part_registers};
 pub(super) use types::Weights;
 
 use super::scalar_linear;
@@ -92,12 +92,36 @@ pub(super) trait Lanes: Copy {
     /// first 16 and that of the second 16 values. `w` is what [`ready`](Self::ready) has made.
     fn dot<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act8; N]) -> [[Self::Int; N]; 2];
 
-    /// As [`dot`](Self::dot), of the weights of two groups of rows with the same columns, as [`keep`](Self::keep) has
-    /// written them: eight registers each.
+    /// The sums of two groups of rows with the products of a part of each and the same columns added, as
+    /// [`Pack`](packed::Pack) has written it for a type like `T`.
     #[inline(always)]
-    fn dot_both(self, codes: Codes, w: [&[f32]; 2], x: &[&Act8; BOTH]) -> [[[Self::Int; BOTH]; 2]; 2] {
-        let [first, second] = w;
-        [self.dot(codes, &weights(self, first), x), self.dot(codes, &weights(self, second), x)]
+    fn add_both<T: Weights>(
+        self,
+        sums: [[Self::Float; BOTH]; 2],
+        [a, b]: [Line<'_, Self, T>; 2],
+        x: &[&Act8; BOTH],
+    ) -> [[Self::Float; BOTH]; 2] {
+        [dot::add_packed(self, sums[0], &a, x), dot::add_packed(self, sums[1], &b, x)]
+    }
+
+    /// Registers that [`keep_scales`](Self::keep_scales) writes.
+    const SCALES: usize = 1;
+    /// Writes a scale of each row for [`times`](Self::times); whether that will be right.
+    #[inline(always)]
+    fn keep_scales(self, d: Self::Float, out: &mut [f32]) -> bool {
+        self.store(d, out);
+        true
+    }
+    /// The scales of which [`keep_scales`](Self::keep_scales) has written `scales`.
+    #[inline(always)]
+    fn scale(self, scales: &[f32]) -> Self::Float {
+        self.load(scales)
+    }
+    /// The product of the scales of which [`keep_scales`](Self::keep_scales) has written `scales` with the scale of an
+    /// activation block, unless that is NaN or of a rest.
+    #[inline(always)]
+    fn times(self, scales: &[f32], da: f32) -> Self::Float {
+        self.mul(self.load(scales), self.floats(da))
     }
 
     /// The bits of one register, to the first [`ROWS`](Self::ROWS) elements of `out` if there are so many.
@@ -320,26 +344,30 @@ pub(super) fn linear<L: Lanes, T: Weights>(
     let Activations::Q8(x) = x else { return };
     let x = Blocks { blocks: x.blocks.get(from..).unwrap_or_default(), ..*x };
     let lines = out.lines().min(x.blocks.len().checked_div(parts).unwrap_or(0));
-    let packed = part_registers::<T>() * L::ROWS * parts;
+    let packed = part_registers::<L, T>() * L::ROWS * parts;
     let direct = if L::ROOMY { 8 } else { 1 };
     // Two groups of rows at once, where there is room for them.
     let most = if L::ROOMY && scratch.len() >= 2 * packed { 2 } else { 1 };
     let mut scratch = if lines > direct { scratch.get_mut(..most * packed) } else { None };
     let mut top = 0;
     while top < rows {
-        let groups = if scratch.is_some() && rows - top >= most * L::ROWS { most } else { 1 };
+        let mut groups = if scratch.is_some() && rows - top >= most * L::ROWS { most } else { 1 };
         // The last rows are taken together with some before them, so that a group never leaves the matrix.
         let wanted = out.first() + top;
         let first = wanted.min(w.rows().saturating_sub(L::ROWS));
         let Some(group) = Rows::<L>::new(w, first) else { return };
-        let mut last = group.behind();
+        let (mut last, mut usual) = (group.behind(), true);
         if let Some(scratch) = scratch.as_deref_mut() {
             for (number, scratch) in scratch.chunks_exact_mut(packed.max(1)).take(groups).enumerate() {
                 let Some(group) = Rows::<L>::new(w, first + number * L::ROWS) else { return };
                 let mut pack = Pack::<L, T>::new(isa, scratch);
                 group.parts::<T>(isa, parts / T::PARTS, &mut pack);
                 last = (group.behind().0, groups * group.behind().1);
+                usual &= pack.usual;
             }
+        }
+        if !usual {
+            groups = 1;
         }
         let mut strip = Strip {
             out: &mut *out,
@@ -351,7 +379,8 @@ pub(super) fn linear<L: Lanes, T: Weights>(
             share: last.1.div_ceil(lines.max(1)),
         };
         top += groups * L::ROWS;
-        match scratch.as_deref().map(|scratch| scratch.get(..groups * packed).unwrap_or_default()) {
+        let scratch = scratch.as_deref().filter(|_| usual);
+        match scratch.map(|scratch| scratch.get(..groups * packed).unwrap_or_default()) {
             Some(weights) => columns(weights, x, parts, &mut strip),
             None => as_they_lie::<L, T>(isa, &group, x, parts, &mut strip),
         }

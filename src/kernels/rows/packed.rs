@@ -4,20 +4,23 @@ use super::{Abreast, Dot, LINE, Lanes, Part, Sink, Strip, Weights, columns_apart
 use crate::tensor::{BLOCK, Blocks};
 use core::marker::PhantomData;
 
-/// Registers of a part in scratch memory.
-pub(super) const fn part_registers<T: Weights>() -> usize {
-    8 + if T::CODES.halves() { 2 } else { 1 } + if T::MIN { 1 } else { 0 }
+/// Registers of a part in scratch memory: weights, the scale of the whole or those of its halves, and the minimum.
+pub(super) const fn part_registers<L: Lanes, T: Weights>() -> usize {
+    8 + if T::CODES.halves() { 2 } else { 1 } * L::SCALES + if T::MIN { 1 } else { 0 }
 }
 
 /// Floats of scratch memory for a matrix of `cols` columns.
 pub(in crate::kernels) fn scratch<L: Lanes>(cols: usize) -> usize {
-    (cols / BLOCK).saturating_mul(if L::ROOMY { 20 } else { 10 } * L::ROWS)
+    let registers = (if L::ROOMY { 2 } else { 1 }) * (8 + 2 * L::SCALES);
+    (cols / BLOCK).saturating_mul(registers * L::ROWS)
 }
 
 /// Writes parts to scratch memory.
 pub(super) struct Pack<'s, L, T> {
     isa: L,
     rest: &'s mut [f32],
+    /// Whether [`Lanes::times`] is right for all scales.
+    pub usual: bool,
     weights: PhantomData<T>,
 }
 
@@ -25,7 +28,7 @@ impl<'s, L, T> Pack<'s, L, T> {
     /// Writes to `scratch` as long as there is room.
     #[inline(always)]
     pub fn new(isa: L, scratch: &'s mut [f32]) -> Self {
-        Self { isa, rest: scratch, weights: PhantomData }
+        Self { isa, rest: scratch, usual: true, weights: PhantomData }
     }
 }
 
@@ -37,39 +40,89 @@ impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
     #[inline(always)]
     fn part(&mut self, part: Part<L>) {
         let rest = core::mem::take(&mut self.rest);
-        let Some((line, rest)) = rest.split_at_mut_checked(part_registers::<T>() * L::ROWS) else { return };
+        let Some((line, rest)) = rest.split_at_mut_checked(part_registers::<L, T>() * L::ROWS) else {
+            return;
+        };
         self.rest = rest;
-        let mut registers = line.chunks_exact_mut(L::ROWS);
-        for (w, to) in self.isa.ready(T::CODES, part.w).iter().zip(&mut registers) {
+        let (weights, mut rest) = line.split_at_mut_checked(8 * L::ROWS).unwrap_or_default();
+        for (w, to) in self.isa.ready(T::CODES, part.w).iter().zip(weights.chunks_exact_mut(L::ROWS)) {
             self.isa.keep(*w, to);
         }
-        let floats = [part.d[0], if T::CODES.halves() { part.d[1] } else { part.m }, part.m];
-        for (v, to) in floats.iter().zip(&mut registers) {
-            self.isa.store(*v, to);
+        for d in part.d.iter().take(if T::CODES.halves() { 2 } else { 1 }) {
+            let (scales, behind) = rest.split_at_mut_checked(L::SCALES * L::ROWS).unwrap_or_default();
+            self.usual &= self.isa.keep_scales(*d, scales);
+            rest = behind;
+        }
+        if T::MIN {
+            self.isa.store(part.m, rest);
         }
     }
 }
 
-/// The weights of a part that [`Pack`] has written.
-#[inline(always)]
-pub(super) fn weights<L: Lanes>(isa: L, line: &[f32]) -> [L::Int; 8] {
-    let mut w = [isa.splat(0); 8];
-    for (w, from) in w.iter_mut().zip(line.chunks_exact(L::ROWS)) {
-        *w = isa.recall(from);
-    }
-    w
+/// A part that [`Pack`] has written: eight registers of weights, by [`Lanes::keep`], what [`Lanes::keep_scales`] has written
+/// of the first half or the whole and of the second, if they have scales of their own, and the minimum, if there is one.
+pub(in crate::kernels) struct Line<'s, L, T> {
+    floats: &'s [f32],
+    of: PhantomData<(L, T)>,
 }
 
-/// Reads back what [`Pack`] has written: the weights are ready.
-#[inline(always)]
-pub(super) fn unpack<L: Lanes, T: Weights>(isa: L, line: &[f32]) -> Part<L> {
-    let w = weights(isa, line);
-    let mut registers = line.chunks_exact(L::ROWS).skip(w.len());
-    let first = isa.load(registers.next().unwrap_or_default());
-    // No type has both.
-    let halves = T::CODES.halves();
-    let second = if halves || T::MIN { isa.load(registers.next().unwrap_or_default()) } else { first };
-    Part { w, d: [first, if halves { second } else { first }], m: second }
+impl<L, T> Clone for Line<'_, L, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L, T> Copy for Line<'_, L, T> {}
+
+impl<'s, L: Lanes, T: Weights> Line<'s, L, T> {
+    /// Floats of a part.
+    pub const LEN: usize = part_registers::<L, T>() * L::ROWS;
+    /// Where the scales of the first and of the second half begin.
+    pub const SCALES: [usize; 2] =
+        [8 * L::ROWS, (8 + if T::CODES.halves() { L::SCALES } else { 0 }) * L::ROWS];
+    /// Where the minimum is, if there is one.
+    pub const MIN: usize = Self::LEN - L::ROWS;
+
+    #[inline(always)]
+    pub(super) fn new(floats: &'s [f32]) -> Self {
+        Self { floats, of: PhantomData }
+    }
+
+    /// All of it.
+    #[inline(always)]
+    pub fn floats(&self) -> &'s [f32] {
+        self.floats
+    }
+
+    /// The weights are ready.
+    #[inline(always)]
+    pub(super) fn weights(&self, isa: L) -> [L::Int; 8] {
+        let mut w = [isa.splat(0); 8];
+        for (w, from) in w.iter_mut().zip(self.floats.chunks_exact(L::ROWS)) {
+            *w = isa.recall(from);
+        }
+        w
+    }
+
+    /// What belongs to the scales of a half.
+    #[inline(always)]
+    pub(super) fn scales(&self, half: usize) -> &'s [f32] {
+        let from = Self::SCALES[half % 2];
+        self.floats.get(from..from + L::SCALES * L::ROWS).unwrap_or_default()
+    }
+
+    /// Nothing of meaning where there is none.
+    #[inline(always)]
+    pub(super) fn min(&self, isa: L) -> L::Float {
+        isa.load(self.floats.get(Self::MIN..).unwrap_or_default())
+    }
+
+    /// Reads back what was written: the weights are ready.
+    #[inline(always)]
+    pub(super) fn part(&self, isa: L) -> Part<L> {
+        let d = [isa.scale(self.scales(0)), isa.scale(self.scales(1))];
+        Part { w: self.weights(isa), d, m: self.min(isa) }
+    }
 }
 
 /// Columns of weights that are packed: [`packed`], where the instruction set is on.
@@ -86,7 +139,7 @@ pub(in crate::kernels) fn packed<L: Lanes, T: Weights>(
     strip: &mut Strip<'_, '_>,
 ) {
     let mut line = 0;
-    let groups = weights.chunks_exact((part_registers::<T>() * L::ROWS * parts).max(1));
+    let groups = weights.chunks_exact((part_registers::<L, T>() * L::ROWS * parts).max(1));
     if L::ROOMY
         && let [first, second] = [0, 1].map(|group| groups.clone().nth(group).unwrap_or_default())
         && !second.is_empty()
@@ -153,7 +206,7 @@ fn both_packed<L: Lanes, T: Weights>(
         Dot::<L, T, BOTH>::new(isa, pieces, x)
     };
     let mut dots = [dot(), dot()];
-    let [first, second] = weights.map(|weights| weights.chunks_exact(part_registers::<T>() * L::ROWS));
+    let [first, second] = weights.map(|weights| weights.chunks_exact(part_registers::<L, T>() * L::ROWS));
     for (part, (first, second)) in first.zip(second).enumerate() {
         ahead.ask(isa, part);
         Dot::packed_parts(&mut dots, [first, second]);
@@ -185,9 +238,9 @@ fn some_packed<L: Lanes, T: Weights, const N: usize>(
         _ => Abreast::new(columns_apart(x.blocks, parts, line, strip.lines)),
     };
     let mut dot = Dot::<L, T, N>::new(isa, pieces, x);
-    for (part, weights) in weights.chunks_exact(part_registers::<T>() * L::ROWS).enumerate() {
+    for (part, weights) in weights.chunks_exact(part_registers::<L, T>() * L::ROWS).enumerate() {
         ahead.ask(isa, part);
-        dot.ready_part(&unpack::<L, T>(isa, weights));
+        dot.ready_part(&Line::<L, T>::new(weights).part(isa));
     }
     if strip.rows < from + L::ROWS {
         return dot.finish(strip, line);

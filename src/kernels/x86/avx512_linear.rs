@@ -6,11 +6,11 @@ use super::avx2_products::starts;
 use super::avx512_six;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
+use crate::kernels::rows::{self, At, BOTH, Codes, Lanes, Line, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix};
+use crate::tensor::{Act8, Activations, BLOCK, Blocks, DType, Matrix, SCALE_BITS};
 use core::arch::asm;
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -231,13 +231,51 @@ impl Lanes for Avx512 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn dot_both(
+    fn add_both<T: Weights>(
         self,
-        codes: Codes,
-        w: [&[f32]; 2],
-        x: &[&Act8; rows::BOTH],
-    ) -> [[[__m512i; rows::BOTH]; 2]; 2] {
-        avx512_six::dot_both(self, codes, w, x)
+        sums: [[__m512; BOTH]; 2],
+        lines: [Line<'_, Self, T>; 2],
+        x: &[&Act8; BOTH],
+    ) -> [[__m512; BOTH]; 2] {
+        avx512_six::add_both(self, sums, lines, x)
+    }
+
+    const SCALES: usize = SIGNIFICANDS;
+
+    /// Products with all significands that a scale of activations may have, less the bits of these: with the bits of a
+    /// scale added they are the product with that, and an addition of integers costs no multiplication. That needs
+    /// products that are normal numbers.
+    #[inline(always)]
+    fn keep_scales(self, d: __m512, out: &mut [f32]) -> bool {
+        for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let one = significand(i);
+            // SAFETY: instructions on registers, which a value of `Avx512` stands for; 64 bytes that may be written.
+            unsafe {
+                let product = _mm512_castps_si512(self.mul(d, self.floats(one)));
+                let bits = _mm512_sub_epi32(product, self.splat(one.to_bits() as i32));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), bits);
+            }
+        }
+        // Zero, subnormal, infinite or NaN.
+        // SAFETY: as before.
+        unsafe { _mm512_fpclass_ps_mask::<0xbf>(d) == 0 }
+    }
+
+    #[inline(always)]
+    fn scale(self, scales: &[f32]) -> __m512 {
+        self.times(scales, 1.0)
+    }
+
+    #[inline(always)]
+    fn times(self, scales: &[f32], da: f32) -> __m512 {
+        let Some(scales) = scales.first_chunk::<{ 16 * SIGNIFICANDS }>() else { return self.floats(0.0) };
+        let (scales, _) = scales.as_chunks::<16>();
+        let Some(scales) = scales.get(significand_of(da)) else { return self.floats(0.0) };
+        // SAFETY: 64 bytes that may be read; otherwise instructions on registers, which a value of `Avx512` stands for.
+        unsafe {
+            let bits = _mm512_loadu_si512(scales.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_add_epi32(bits, self.splat(da.to_bits() as i32)))
+        }
     }
 
     #[inline(always)]
@@ -282,6 +320,21 @@ impl Lanes for Avx512 {
     fn prefetch(self, start: *const u8, bytes: usize) {
         prefetch(start, bytes);
     }
+}
+
+/// How many significands a scale of activations may have.
+pub(super) const SIGNIFICANDS: usize = 1 << (SCALE_BITS - 1);
+
+/// Their numbers are the bits of a float behind the first.
+#[inline(always)]
+fn significand_of(scale: f32) -> usize {
+    (scale.to_bits() >> (24 - SCALE_BITS)) as usize % SIGNIFICANDS
+}
+
+/// A number from 1 to 2.
+#[inline(always)]
+fn significand(number: usize) -> f32 {
+    f32::from_bits(1.0f32.to_bits() + ((number as u32) << (24 - SCALE_BITS)))
 }
 
 /// In every 128 bits: element `g` of result `r` is element `r` of register `g`.
