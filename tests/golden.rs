@@ -178,5 +178,5 @@ fn a_sampled_story_has_the_same_bits_on_every_machine() {
             digest.add(&logit.to_bits().to_le_bytes());
         }
     }
-    assert_eq!(digest.value(), 0xddec_5ded_e0b8_9952, "{:#018x}", digest.value());
+    assert_eq!(digest.value(), 0xce98_0e95_6301_25e3, "{:#018x}", digest.value());
 }

@@ -41,7 +41,7 @@ fn tell(session: &mut Session<'_>, sampler: &mut Sampler<'_>, tokens: usize) {
 #[test]
 fn states_are_the_same_on_every_machine() {
     for table in kernels::available() {
-        assert_eq!(digest(table), 0x5b28_0c1f_47af_70b2, "{}", table.name);
+        assert_eq!(digest(table), 0x1195_5cf4_0bd3_aad4, "{}", table.name);
     }
 }
 

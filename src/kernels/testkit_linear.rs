@@ -146,8 +146,8 @@ impl Inputs {
                     Data::Anything => random.of(&[2f32.powi(-60), 1.0, f32::NAN, 0.5, 2f32.powi(99)]),
                 }
         };
-        let block = |random: &mut Random, rest: bool| {
-            let scale = if rest { scale(random) } else { scale_of_block(random) };
+        let block = |random: &mut Random| {
+            let scale = scale_of_block(random);
             let [first, second]: [[i8; 16]; 2] = core::array::from_fn(|_| match data {
                 Data::Extreme => extremes(random, &[127, -127, 0]),
                 _ => core::array::from_fn(|_| (random.next() as i8).max(-127)),
@@ -163,8 +163,9 @@ impl Inputs {
             }
             return Self::F32(x);
         }
-        let mut blocks: Vec<Act8> = (0..k / BLOCK * columns).map(|_| block(random, false)).collect();
-        let rests: Vec<Act8> = (0..blocks.len()).map(|_| block(random, true)).collect();
+        let mut blocks: Vec<Act8> = (0..k / BLOCK * columns).map(|_| block(random)).collect();
+        let rests: Vec<Act8> =
+            (0..blocks.len()).map(|_| block(random)).filter(|rest| !rest.scale.is_nan()).collect();
         // Of all blocks that are finite, of none, or of some; in any order, and numbers that count nothing.
         for (number, block) in (1..).zip(&mut blocks).filter(|(_, block)| !block.scale.is_nan()) {
             block.rest = match precision {

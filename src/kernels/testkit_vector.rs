@@ -235,7 +235,7 @@ fn bits_are_pinned() {
         let args = Attention { kv: cache.kv(), scale: 0.125, softcap: (end % 2) as f32 };
         digest.floats(&attend(&SCALAR, &q, &args, first..end));
     }
-    assert_eq!(digest.0, 0xe257_5c28_3ed5_4916, "{:#018x}", digest.0);
+    assert_eq!(digest.0, 0x539e_fc18_d3a6_e161, "{:#018x}", digest.0);
 }
 
 #[track_caller]
@@ -335,7 +335,7 @@ fn quantising_follows_its_definition() {
     let mut sets: Vec<Vec<f32>> = inputs(&mut rng, 64);
     sets.push((0..64).map(|i| (i - 32) as f32 / 32.0 * 127.0).collect());
     sets.push((0..64).map(|i| 2f32.powi(106) / (1 + i) as f32).collect());
-    sets.push((0..64).map(|i| 2f32.powi(-90) * (1 + i) as f32 / 64.0).collect());
+    sets.push((0..64).map(|i| 2f32.powi(-80) * (1 + i) as f32 / 64.0).collect());
     for x in sets {
         let [blocks, rests] = quantised(&SCALAR, &x, Precision::Bits16, (10, 2));
         let [alone, _] = quantised(&SCALAR, &x, Precision::Bits8, (10, 2));
@@ -344,7 +344,7 @@ fn quantising_follows_its_definition() {
             let peak = x.iter().fold(0f32, |m, x| m.max(x.abs()));
             let finite = x.iter().all(|x| x.abs() < 2f32.powi(100));
             assert_eq!((block.q, block.scale.to_bits()), (alone.q, alone.scale.to_bits()));
-            if !finite || peak < 2f32.powi(-90) {
+            if !finite || peak < 2f32.powi(-80) {
                 let rest = if finite { 0 } else { Act8::NOT_FINITE };
                 assert!(if finite { block.scale == 1.0 } else { block.scale.is_nan() });
                 assert_eq!((block.q, block.rest, alone.rest), ([0; 32], rest, rest));
@@ -357,13 +357,13 @@ fn quantising_follows_its_definition() {
             let scale = (least / step).ceil() * step;
             assert_eq!((block.scale, block.rest, alone.rest), (scale, number, 0));
             let rest = &rests[number as usize - 11];
-            assert_eq!((rest.scale, rest.rest), (scale / 254.0, 0));
+            assert_eq!((rest.scale, rest.rest), (scale / 256.0, 0));
             for (i, x) in x.iter().enumerate() {
                 assert_eq!(f32::from(block.q[i]), (x * (1.0 / scale)).round_ties_even());
                 assert!(block.q[i] > -128 && rest.q[i] > -128);
                 let value = |block: &Act8| f64::from(block.scale) * f64::from(block.q[i]);
                 let error = (value(block) + value(rest) - f64::from(*x)).abs();
-                assert!(error <= f64::from(scale) * (0.51 / 254.0), "{x} is off by {error:e}");
+                assert!(error <= f64::from(scale) * (1.01 / 256.0), "{x} is off by {error:e}");
             }
             // A scale is at most an eighth larger than need be.
             assert!(block.q.iter().any(|q| q.abs() >= 112));

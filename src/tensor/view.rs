@@ -136,8 +136,8 @@ impl Sums {
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Act8 {
-    /// Scale: of [`SCALE_BITS`] significant bits, and not less than 2^-100 nor more than 2^100, but in rests; NaN, as
-    /// [`NOT_FINITE`](Self::NOT_FINITE) says too, when a value was not finite.
+    /// Scale: of [`SCALE_BITS`] significant bits, and not less than 2^-100 nor more than 2^100; NaN when a value was not
+    /// finite, as [`NOT_FINITE`](Self::NOT_FINITE) says too, but never in a rest.
     pub scale: f32,
     /// Sums of `q`.
     pub sums: Sums,

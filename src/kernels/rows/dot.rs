@@ -5,7 +5,7 @@
 use super::abreast::Abreast;
 use super::packed::{BOTH, Line};
 use super::{Lanes, Part, Sink, Strip, Weights};
-use crate::tensor::{Act8, Blocks};
+use crate::tensor::{Act8, BLOCK, Blocks, Sums};
 use core::marker::PhantomData;
 
 /// Adds up the products of parts with `N` columns.
@@ -78,8 +78,18 @@ impl<L: Lanes, T: Weights> Dot<'_, L, T, BOTH> {
         let lines = lines.map(Line::<L, T>::new);
         [a.acc, b.acc] = a.isa.add_both([a.acc, b.acc], lines, &x);
         if any_rest(&x) {
-            let parts = [&lines[0].part(a.isa), &lines[1].part(a.isa)];
-            [a.acc, b.acc] = with_rests::<L, T, BOTH, 2>(a.isa, [a.acc, b.acc], parts, &x, &a.of);
+            let (mut rests, mut count) = ([&NOTHING; BOTH], 0);
+            for c in 0..BOTH {
+                if let Some(rest) = a.of.rest(x[c]) {
+                    (rests[c], count) = (rest, count + 1);
+                }
+            }
+            [a.acc, b.acc] = if count > 2 {
+                a.isa.add_both([a.acc, b.acc], lines, &rests)
+            } else {
+                let parts = [&lines[0].part(a.isa), &lines[1].part(a.isa)];
+                with_rests::<L, T, BOTH, 2>(a.isa, [a.acc, b.acc], parts, &x, &a.of)
+            };
             for c in 0..BOTH {
                 // `times` makes a number of it.
                 if x[c].scale.is_nan() {
@@ -91,6 +101,10 @@ impl<L: Lanes, T: Weights> Dot<'_, L, T, BOTH> {
         (a.at, b.at) = (a.at + 1, b.at + 1);
     }
 }
+
+/// 32 zeros.
+const NOTHING: Act8 =
+    Act8 { scale: 1.0, sums: Sums { scaled: 0.0, less: [0; 3], less32: [0; 2] }, rest: 0, q: [0; BLOCK] };
 
 /// `acc` with the products of a part and one block of each column added; see [`Lanes::add_both`].
 #[inline(always)]

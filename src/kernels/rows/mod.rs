@@ -106,10 +106,14 @@ pub(super) trait Lanes: Copy {
 
     /// Registers that [`keep_scales`](Self::keep_scales) writes.
     const SCALES: usize = 1;
-    /// Writes a scale of each row for [`times`](Self::times); whether that will be right.
+    /// Writes a scale of each row for [`times`](Self::times).
     #[inline(always)]
-    fn keep_scales(self, d: Self::Float, out: &mut [f32]) -> bool {
+    fn keep_scales(self, d: Self::Float, out: &mut [f32]) {
         self.store(d, out);
+    }
+    /// Whether [`times`](Self::times) will be right for these scales, and this minimum times zero be zero.
+    #[inline(always)]
+    fn usual(self, _d: [Self::Float; 2], _m: Self::Float) -> bool {
         true
     }
     /// The scales of which [`keep_scales`](Self::keep_scales) has written `scales`.
@@ -118,7 +122,7 @@ pub(super) trait Lanes: Copy {
         self.load(scales)
     }
     /// The product of the scales of which [`keep_scales`](Self::keep_scales) has written `scales` with the scale of an
-    /// activation block, unless that is NaN or of a rest.
+    /// activation block, unless that is NaN.
     #[inline(always)]
     fn times(self, scales: &[f32], da: f32) -> Self::Float {
         self.mul(self.load(scales), self.floats(da))

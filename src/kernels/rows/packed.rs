@@ -19,7 +19,7 @@ pub(in crate::kernels) fn scratch<L: Lanes>(cols: usize) -> usize {
 pub(super) struct Pack<'s, L, T> {
     isa: L,
     rest: &'s mut [f32],
-    /// Whether [`Lanes::times`] is right for all scales.
+    /// Whether all parts were [usual](Lanes::usual).
     pub usual: bool,
     weights: PhantomData<T>,
 }
@@ -50,9 +50,10 @@ impl<L: Lanes, T: Weights> Sink<L> for Pack<'_, L, T> {
         }
         for d in part.d.iter().take(if T::CODES.halves() { 2 } else { 1 }) {
             let (scales, behind) = rest.split_at_mut_checked(L::SCALES * L::ROWS).unwrap_or_default();
-            self.usual &= self.isa.keep_scales(*d, scales);
+            self.isa.keep_scales(*d, scales);
             rest = behind;
         }
+        self.usual &= self.isa.usual(part.d, part.m);
         if T::MIN {
             self.isa.store(part.m, rest);
         }

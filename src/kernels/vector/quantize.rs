@@ -4,9 +4,9 @@ use crate::tensor::{Act8, BLOCK, Precision, SCALE_BITS, STANDS_OUT, Sums};
 
 /// `1.5 * 2^23`: adding it rounds a small number to an integer (nearest even), which is left in the low bits.
 const ROUNDER: f32 = 12_582_912.0;
-/// Below this peak, `2^-90`, a block counts as zero, and from the other on, `2^100`, as not finite: so the product of its
-/// scale and one of weights is a normal number, as long as that is one.
-const TINY: u32 = (127 - 90) << 23;
+/// Below this peak, `2^-80`, a block counts as zero, and from the other on, `2^100`, as not finite: so the product of its
+/// scale, and of that of its rest, with one of weights is a normal number, as long as that is one.
+const TINY: u32 = (127 - 80) << 23;
 const HUGE: u32 = (127 + 100) << 23;
 
 /// The largest magnitude, with the sign bit clear; infinity or NaN when a value is one.
@@ -105,7 +105,8 @@ pub(in crate::kernels) fn quantize(
             for ((left, v), q) in left.iter_mut().zip(x).zip(&q) {
                 *left = v * inverse - *q as f32;
             }
-            block(scale / 254.0, &rounded(&left, 254.0), rest);
+            let q = rounded(&left, 256.0).map(|q| q.clamp(-127, 127));
+            block(scale * (1.0 / 256.0), &q, rest);
             number = number.wrapping_add(1);
             out.rest = number;
         }

@@ -246,7 +246,7 @@ impl Lanes for Avx512 {
     /// scale added they are the product with that, and an addition of integers costs no multiplication. That needs
     /// products that are normal numbers.
     #[inline(always)]
-    fn keep_scales(self, d: __m512, out: &mut [f32]) -> bool {
+    fn keep_scales(self, d: __m512, out: &mut [f32]) {
         for (i, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let one = significand(i);
             // SAFETY: instructions on registers, which a value of `Avx512` stands for; 64 bytes that may be written.
@@ -256,9 +256,16 @@ impl Lanes for Avx512 {
                 _mm512_storeu_si512(out.as_mut_ptr().cast(), bits);
             }
         }
-        // Zero, subnormal, infinite or NaN.
-        // SAFETY: as before.
-        unsafe { _mm512_fpclass_ps_mask::<0xbf>(d) == 0 }
+    }
+
+    #[inline(always)]
+    fn usual(self, d: [__m512; 2], m: __m512) -> bool {
+        // Scales that are zero, subnormal, infinite or NaN, and minima that are infinite or NaN.
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        unsafe {
+            let scales = _mm512_fpclass_ps_mask::<0xbf>(d[0]) | _mm512_fpclass_ps_mask::<0xbf>(d[1]);
+            scales | _mm512_fpclass_ps_mask::<0x99>(m) == 0
+        }
     }
 
     #[inline(always)]
