@@ -161,6 +161,8 @@ pub struct Kernels {
     pub activate_mul: fn(f: Activation, gate: &mut [f32], up: &[f32]),
     /// `x += y`.
     pub add: fn(x: &mut [f32], y: &[f32]),
+    /// `to += from` for each line of both.
+    pub add_tile: fn(to: &mut TileMut<'_, f32>, from: &mut TileMut<'_, f32>),
     /// `x *= factor`.
     pub scale: fn(x: &mut [f32], factor: f32),
     /// `x = cap * tanh(x / cap)`.

@@ -5,6 +5,7 @@ extern crate std;
 
 use super::testkit_attention::{Cache, RANGES, attend};
 use super::*;
+use crate::mem::split::TileMut;
 use crate::tensor::STANDS_OUT;
 use std::vec;
 use std::vec::Vec;
@@ -100,6 +101,10 @@ fn elementwise_equals_scalar(table: &Kernels) {
                 both("activate_mul", table, &x, |t, x| (t.activate_mul)(f, x, &y));
             }
             both("add", table, &x, |t, x| (t.add)(x, &y));
+            both("add_tile", table, &x, |t, x| {
+                let mut y = y.clone();
+                (t.add_tile)(&mut TileMut::whole(x, 3, 2), &mut TileMut::whole(&mut y, 4, 3));
+            });
             both("scale", table, &x, |t, x| (t.scale)(x, 0.3));
             both("softcap", table, &x, |t, x| (t.softcap)(x, 30.0));
             both("shorten", table, &x, |t, x| (t.shorten)(x));
@@ -418,5 +423,9 @@ fn lengths_that_do_not_fit_do_less() {
     assert_eq!(short, [2.0, 2.0, 1.0]);
     (SCALAR.rope)(RopePairs::Halves, &mut short, &long, &long);
     assert_eq!(short, [2.0, 2.0, 1.0]);
+    // A tile of two lines of two, of which there are only one and one number a line to add.
+    let (mut to, mut from) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [10.0]);
+    (SCALAR.add_tile)(&mut TileMut::whole(&mut to, 3, 2), &mut TileMut::whole(&mut from, 1, 1));
+    assert_eq!(to, [11.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     (SCALAR.quantize)(&long, Precision::Bits16, &mut [], &mut [], usize::MAX);
 }

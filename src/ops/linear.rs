@@ -208,9 +208,7 @@ pub fn project(
         let Some((result, scratch)) = scratch.split_at_mut_checked(tile.lines() * TILE_ROWS) else { return };
         let mut result = TileMut::at(result, TILE_ROWS, tile.width(), tile.first(), tile.first_line());
         layer.apply(kernels, inputs, &mut result, scratch);
-        for line in 0..tile.lines() {
-            (kernels.add)(tile.line(line), result.line(line));
-        }
+        (kernels.add_tile)(&mut tile, &mut result);
     });
 }
 

@@ -3,6 +3,7 @@
 use super::super::vector::{Lanes, Pair};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use super::linear::halves;
+use crate::mem::split::TileMut;
 use crate::tensor::{Act8, DType, Precision};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -174,6 +175,7 @@ mod body {
 
     use super::Neon;
     use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
+    use crate::mem::split::TileMut;
 
     #[inline(always)]
     fn neon() -> Neon {

@@ -1,8 +1,9 @@
 //! Kernels whose results each depend on one or two values.
 
 use super::super::{Activation, RopePairs};
-use super::lanes::short;
+use super::lanes::{LANES, Lanes, short};
 use crate::math::{erf, exp_nonpositive, tanh};
+use crate::mem::split::TileMut;
 
 /// `x / (1 + e^-u)`, for negative `u` as `x e^u / (1 + e^u)`: an exponential of what is not positive costs less. What
 /// such a one loses is less than `x 2^-126`.
@@ -90,6 +91,24 @@ pub(in crate::kernels) fn activate_mul(f: Activation, gate: &mut [f32], up: &[f3
 pub(in crate::kernels) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
+    }
+}
+
+/// Lines of a tile between the one that is added to and the one that is asked for.
+const LINES_AHEAD: usize = 24;
+
+/// `to += from`, line by line. The lines of `to` are far apart, and long ago somebody's.
+#[inline(always)]
+pub(in crate::kernels) fn add_tile<L: Lanes>(
+    lanes: L,
+    to: &mut TileMut<'_, f32>,
+    from: &mut TileMut<'_, f32>,
+) {
+    for line in 0..to.lines() {
+        for ahead in to.line(line + LINES_AHEAD).chunks(LANES) {
+            lanes.prefetch(ahead.as_ptr().cast());
+        }
+        add(to.line(line), from.line(line));
     }
 }
 

@@ -16,7 +16,7 @@ mod quantize;
 
 pub(super) use attention::{attention_merge, scores, softmax, values};
 pub(super) use cache::{Q8, Stored};
-pub(super) use elementwise::{activate, activate_mul, add, rope, scale, shorten, softcap};
+pub(super) use elementwise::{activate, activate_mul, add, add_tile, rope, scale, shorten, softcap};
 pub(super) use integers::I16;
 #[cfg(test)]
 pub(super) use lanes::{short, widen};
@@ -35,6 +35,7 @@ macro_rules! for_vector_kernels {
             activate(f: Activation, x: &mut [f32]);
             activate_mul(f: Activation, gate: &mut [f32], up: &[f32]);
             add(x: &mut [f32], y: &[f32]);
+            add_tile(to: &mut TileMut<'_, f32>, from: &mut TileMut<'_, f32>);
             scale(x: &mut [f32], factor: f32);
             softcap(x: &mut [f32], cap: f32);
             shorten(x: &mut [f32]);
@@ -117,6 +118,11 @@ macro_rules! attention_bodies {
         }
 
         #[inline(always)]
+        pub(super) fn add_tile(to: &mut TileMut<'_, f32>, from: &mut TileMut<'_, f32>) {
+            vector::add_tile($lanes, to, from);
+        }
+
+        #[inline(always)]
         pub(super) fn attention_softmax(
             softcap: f32, spans: &[Span], scores: &mut [ChunkScores], dim_v: usize, partial: &mut [f32],
         ) {
@@ -155,11 +161,13 @@ macro_rules! attention_bodies {
 /// The specification: the bodies as the target compiles them by default.
 pub(super) mod scalar {
     use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
+    use crate::mem::split::TileMut;
     use crate::tensor::{Act8, DType, Precision};
 
     mod body {
         pub(super) use super::super::*;
         use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
+        use crate::mem::split::TileMut;
 
         attention_bodies!(vector::lanes::Portable);
     }

@@ -3,6 +3,7 @@
 use super::super::vector::{Lanes, Pair};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
 use super::linear::halves;
+use crate::mem::split::TileMut;
 use crate::tensor::{Act8, DType, Precision};
 use core::arch::wasm32::*;
 
@@ -142,6 +143,7 @@ mod body {
 
     use super::Simd128;
     use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
+    use crate::mem::split::TileMut;
 
     attention_bodies!(Simd128);
 }

@@ -2,6 +2,7 @@
 
 use super::super::vector::{Lanes, Pair, SIZE};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
+use crate::mem::split::TileMut;
 use crate::tensor::{Act8, DType, Precision};
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -184,6 +185,7 @@ mod body {
 
     use super::Avx;
     use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
+    use crate::mem::split::TileMut;
 
     #[inline(always)]
     fn avx() -> Avx {

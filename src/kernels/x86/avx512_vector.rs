@@ -2,6 +2,7 @@
 
 use super::super::vector::{Lanes, Pair, SIZE};
 use super::super::{Activation, ChunkScores, Kernels, KvBlocks, Linear, RopePairs, Span};
+use crate::mem::split::TileMut;
 use crate::tensor::{Act8, DType, Precision};
 use core::arch::asm;
 #[cfg(target_arch = "x86")]
@@ -167,6 +168,7 @@ mod body {
 
     use super::Avx512;
     use crate::kernels::{ChunkScores, KvBlocks, Span, vector};
+    use crate::mem::split::TileMut;
 
     #[inline(always)]
     fn avx512() -> Avx512 {
