@@ -76,7 +76,8 @@ pub(in crate::kernels) fn quantize(
     let mut squares = 0.0;
     for (x, out) in x.iter().zip(&mut *out) {
         let peak = peak(x);
-        out.scale = peak;
+        // Kept there until what belongs there is known. Divisions take long, so they are begun here.
+        (out.scale, out.sums.scaled) = (peak, 1.0 / scale_of(peak));
         squares += peak * peak;
     }
     // `square > STANDS_OUT * mean`.
@@ -94,8 +95,7 @@ pub(in crate::kernels) fn quantize(
             out.rest = rest;
             continue;
         }
-        let scale = scale_of(peak);
-        let inverse = 1.0 / scale;
+        let (scale, inverse) = (scale_of(peak), out.sums.scaled);
         let q = rounded(x, inverse);
         block(scale, &q, out);
         if peak * peak * factor > bound
@@ -105,7 +105,8 @@ pub(in crate::kernels) fn quantize(
             for ((left, v), q) in left.iter_mut().zip(x).zip(&q) {
                 *left = v * inverse - *q as f32;
             }
-            let q = rounded(&left, 256.0).map(|q| q.clamp(-127, 127));
+            let mut q = rounded(&left, 256.0);
+            q.iter_mut().for_each(|q| *q = (*q).clamp(-127, 127));
             block(scale * (1.0 / 256.0), &q, rest);
             number = number.wrapping_add(1);
             out.rest = number;
