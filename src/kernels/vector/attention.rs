@@ -55,8 +55,7 @@ pub(in crate::kernels) fn scores<L: Lanes, T: Stored>(
 ) {
     let Some(heads) = q.len().checked_div(kv.dim_k) else { return };
     let heads = heads.min(scores.len());
-    let Some(first_block) = spans.first().map(|span| span.first_block) else { return };
-    let chunk = Chunk { kv, first_block, blocks: Span::all_blocks(spans) };
+    let chunk = Chunk::new(kv, spans);
     let mut head = 0;
     while head < heads {
         let q = q.get_mut(head * kv.dim_k..).unwrap_or_default();
@@ -91,7 +90,7 @@ fn scores_of_heads<L: Lanes, T: Stored, const N: usize>(
     let (Some(scores), Some(factors)) = (scores.first_chunk_mut::<N>(), factors.first_chunk()) else {
         return;
     };
-    let rows = rows(q, chunk.kv.dim_k);
+    let rows = rows(q, chunk.dim);
     let mut blocks = chunk.blocks.clone();
     // Several blocks at once, as far as their sums fit the registers, then those that are left.
     if L::SUMS / N >= 4 {

@@ -134,7 +134,13 @@ impl Stored for I16 {
         for at in (0..q.len()).step_by(LANES) {
             let rounded = round(lanes, q.get(at..).unwrap_or_default(), inverse);
             let places: &mut [Pair] = bytemuck::cast_slice_mut(q);
-            for (place, pair) in places.iter_mut().skip(at / 2).zip(rounded.as_chunks().0) {
+            let places = places.get_mut(at / 2..).unwrap_or_default();
+            // Of a length that the compiler knows, nearly always.
+            if let Some(places) = places.first_chunk_mut::<{ LANES / 2 }>() {
+                *places = bytemuck::cast(rounded);
+                continue;
+            }
+            for (place, pair) in places.iter_mut().zip(rounded.as_chunks().0) {
                 *place = *pair;
             }
         }

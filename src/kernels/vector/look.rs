@@ -10,13 +10,20 @@ use super::lanes::LANES;
 use crate::tensor::BLOCK;
 use core::ops::Range;
 
-/// The blocks of a chunk that some queries look at.
+/// The keys of the blocks of a chunk that some queries look at.
 pub(super) struct Chunk<'x> {
-    pub kv: &'x KvBlocks<'x>,
-    pub first_block: usize,
+    /// Those of `blocks`.
+    keys: [&'x [u8]; CHUNK_BLOCKS],
+    /// Where they begin, and behind the last ones the first values, which are needed next.
+    starts: [*const u8; CHUNK_BLOCKS + MOST_BLOCKS],
     /// Counted from the chunk's first.
     pub blocks: Range<usize>,
+    /// Numbers of a key.
+    pub dim: usize,
 }
+
+/// Most blocks whose keys are taken together.
+const MOST_BLOCKS: usize = 4;
 
 /// Keys of some blocks, all of one length, and where in memory what will be needed next begins.
 pub(in crate::kernels) struct Keys<'x, const B: usize> {
@@ -25,28 +32,37 @@ pub(in crate::kernels) struct Keys<'x, const B: usize> {
 }
 
 impl<'x> Chunk<'x> {
+    /// Of the chunk that `spans` are of.
+    #[inline(never)]
+    pub fn new(kv: &KvBlocks<'x>, spans: &[Span]) -> Self {
+        let (first_block, blocks) =
+            (spans.first().map_or(0, |span| span.first_block), Span::all_blocks(spans));
+        let mut chunk = Self {
+            keys: [&[]; CHUNK_BLOCKS],
+            starts: [core::ptr::null(); CHUNK_BLOCKS + MOST_BLOCKS],
+            blocks,
+            dim: kv.dim_k,
+        };
+        let (mut starts, first) = (chunk.starts.iter_mut(), first_block.saturating_add(chunk.blocks.start));
+        for ((b, keys), start) in (first..).zip(&mut chunk.keys).take(chunk.blocks.len()).zip(&mut starts) {
+            *keys = kv.keys(b);
+            *start = keys.as_ptr();
+        }
+        for (b, start) in (first..).zip(starts).take(MOST_BLOCKS) {
+            *start = kv.values(b).as_ptr();
+        }
+        chunk
+    }
+
     /// The first `B` blocks of `blocks`; `None` if there are fewer, or if one is not as long as the others.
     #[inline(never)]
     pub fn keys<const B: usize>(&self, blocks: &Range<usize>) -> Option<Keys<'x, B>> {
-        if blocks.len() < B {
-            return None;
-        }
-        let first = self.first_block.saturating_add(self.blocks.start);
-        let (mut bytes, mut ahead): ([&[u8]; B], _) = ([&[]; B], [core::ptr::null(); B]);
-        for (b, (bytes, ahead)) in bytes.iter_mut().zip(&mut ahead).enumerate() {
-            let block = self.first_block.saturating_add(blocks.start).saturating_add(b);
-            *bytes = self.kv.keys(block);
-            // Behind the last keys come the first values.
-            let later = blocks.len() > B;
-            let next = if later {
-                self.kv.keys(block.saturating_add(B))
-            } else {
-                self.kv.values(first.saturating_add(b))
-            };
-            *ahead = next.as_ptr();
-        }
+        const { assert!(B <= MOST_BLOCKS) };
+        let at = blocks.start.checked_sub(self.blocks.start)?;
+        let bytes = *self.keys.get(at..at + blocks.len())?.first_chunk()?;
+        let ahead = *self.starts.get(at + B..)?.first_chunk()?;
         let [one, rest @ ..] = &bytes[..] else { return None };
-        rest.iter().all(|other| other.len() == one.len()).then_some(Keys { bytes, ahead })
+        rest.iter().all(|other: &&[u8]| other.len() == one.len()).then_some(Keys { bytes, ahead })
     }
 }
 
