@@ -4,6 +4,7 @@
 
 use super::abreast::Abreast;
 use super::packed::{BOTH, Line};
+use super::types::split;
 use super::{Lanes, Part, Sink, Strip, Weights};
 use crate::tensor::{Act8, BLOCK, Blocks, Sums};
 use core::marker::PhantomData;
@@ -28,6 +29,23 @@ impl<L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'_, L, T, N> {
     fn part(&mut self, part: Part<L>) {
         let w = self.isa.ready(T::CODES, part.w);
         self.ready_part(&Part { w, ..part });
+    }
+
+    #[inline(always)]
+    fn nibbles(&mut self, isa: L, bytes: [L::Int; 4], d: L::Float, m: L::Float) {
+        if N > 1 {
+            return self.part(Part { w: split(isa, bytes), d: [d; 2], m });
+        }
+        let Some(x) = self.x.get(self.at) else { return };
+        let add = |acc, x: &[&Act8; N]| {
+            let sums = isa.dot_nibbles(T::CODES, bytes, x);
+            scaled::<L, T, N>(isa, acc, sums, |_, da| isa.mul(d, isa.floats(da)), m, x)
+        };
+        self.acc = add(self.acc, &x);
+        if let Some(rest) = x.first().and_then(|x| self.of.rest(x)) {
+            self.acc = add(self.acc, &[rest; N]);
+        }
+        self.at += 1;
     }
 }
 

@@ -92,6 +92,17 @@ pub(super) trait Lanes: Copy {
     /// first 16 and that of the second 16 values. `w` is what [`ready`](Self::ready) has made.
     fn dot<const N: usize>(self, codes: Codes, w: &[Self::Int; 8], x: &[&Act8; N]) -> [[Self::Int; N]; 2];
 
+    /// As [`dot`](Self::dot), of weights in the low and then in the high halves of 16 bytes a row, not ready.
+    #[inline(always)]
+    fn dot_nibbles<const N: usize>(
+        self,
+        codes: Codes,
+        bytes: [Self::Int; 4],
+        x: &[&Act8; N],
+    ) -> [[Self::Int; N]; 2] {
+        self.dot(codes, &self.ready(codes, types::split(self, bytes)), x)
+    }
+
     /// The sums of two groups of rows with the products of a part of each and the same columns added, as
     /// [`Pack`](packed::Pack) has written it for a type like `T`.
     #[inline(always)]
@@ -301,6 +312,11 @@ pub(super) trait Sink<L: Lanes> {
 
     /// The next part.
     fn part(&mut self, part: Part<L>);
+    /// As [`part`](Self::part), of weights as in [`Lanes::dot_nibbles`].
+    #[inline(always)]
+    fn nibbles(&mut self, isa: L, bytes: [L::Int; 4], d: L::Float, m: L::Float) {
+        self.part(Part { w: types::split(isa, bytes), d: [d; 2], m });
+    }
 }
 
 /// `N` columns of `parts` parts from `line` on, the last one again behind it.

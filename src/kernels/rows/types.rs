@@ -45,7 +45,7 @@ fn nibble_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int
 
 /// As [`nibble_block`].
 #[inline(always)]
-fn split<L: Lanes>(isa: L, [a, b, c, d]: [L::Int; 4]) -> [L::Int; 8] {
+pub(super) fn split<L: Lanes>(isa: L, [a, b, c, d]: [L::Int; 4]) -> [L::Int; 8] {
     let ((a, e), (b, f), (c, g), (d, h)) =
         (nibbles(isa, a), nibbles(isa, b), nibbles(isa, c), nibbles(isa, d));
     [a, b, c, d, e, f, g, h]
@@ -92,7 +92,7 @@ impl Weights for Q4_0 {
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask::<S>(isa, 0, 1);
         let d = isa.halves(at, offset_of!(Q4_0, d));
-        sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_0, q)), d: [d; 2], m: d });
+        sink.nibbles(isa, isa.quads(at, offset_of!(Q4_0, q)), d, d);
     }
 
     /// Four blocks are eighteen words of each row, which are turned by fives of four instead of eights. Only where every
@@ -110,13 +110,13 @@ impl Weights for Q4_0 {
         let [d, _] = isa.half_pair(first[0]);
         let [a, b, c, e] = first;
         let w = [isa.middle(a, b), isa.middle(b, c), isa.middle(c, e), isa.middle(e, second[0])];
-        sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
+        sink.nibbles(isa, w, d, d);
         at.ask::<S>(isa, 2, 8);
         let third = isa.quads(at, 32);
         at.ask::<S>(isa, 3, 8);
         let [_, d] = isa.half_pair(second[0]);
         let w = [second[1], second[2], second[3], third[0]];
-        sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
+        sink.nibbles(isa, w, d, d);
         at.ask::<S>(isa, 4, 8);
         let fourth = isa.quads(at, 48);
         at.ask::<S>(isa, 5, 8);
@@ -124,12 +124,12 @@ impl Weights for Q4_0 {
         let [_, a, b, c] = third;
         let w =
             [isa.middle(a, b), isa.middle(b, c), isa.middle(c, fourth[0]), isa.middle(fourth[0], fourth[1])];
-        sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
+        sink.nibbles(isa, w, d, d);
         at.ask::<S>(isa, 6, 8);
         let [_, d] = isa.half_pair(fourth[1]);
         let w = isa.quads(at, 56);
         at.ask::<S>(isa, 7, 8);
-        sink.part(Part { w: split(isa, w), d: [d; 2], m: d });
+        sink.nibbles(isa, w, d, d);
         true
     }
 }
@@ -143,7 +143,7 @@ impl Weights for Q4_1 {
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         at.ask::<S>(isa, 0, 1);
         let [d, m] = isa.half_pair(isa.words(at, offset_of!(Q4_1, d)));
-        sink.part(Part { w: nibble_block(isa, at, offset_of!(Q4_1, q)), d: [d; 2], m });
+        sink.nibbles(isa, isa.quads(at, offset_of!(Q4_1, q)), d, m);
     }
 
     /// Four blocks are twenty words of each row, which are turned by fives of four.
@@ -172,8 +172,7 @@ fn fourth<L: Lanes, S: Sink<L>, const B: usize>(
     at.ask::<S>(isa, 2 * B + 1, 8);
     let words = eight(words, next);
     let [d, m] = isa.half_pair(words[B]);
-    let w = split(isa, [words[B + 1], words[B + 2], words[B + 3], words[B + 4]]);
-    sink.part(Part { w, d: [d; 2], m });
+    sink.nibbles(isa, [words[B + 1], words[B + 2], words[B + 3], words[B + 4]], d, m);
     next
 }
 

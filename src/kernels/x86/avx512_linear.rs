@@ -229,6 +229,28 @@ impl Lanes for Avx512 {
         sums
     }
 
+    /// The high halves of the bytes are left where they are, so their sum is 16 times as large.
+    #[inline(always)]
+    fn dot_nibbles<const N: usize>(
+        self,
+        codes: Codes,
+        bytes: [__m512i; 4],
+        x: &[&Act8; N],
+    ) -> [[__m512i; N]; 2] {
+        let mut sums = [[self.splat(0); N]; 2];
+        for c in 0..N {
+            let mut low = self.splat(starts(codes, &x[c].sums)[0]);
+            let mut high = self.splat(0);
+            for g in 0..4 {
+                low = products(self, low, self.and(bytes[g], self.bytes(0x0f)), &x[c].q, g);
+                high = products(self, high, self.and(bytes[g], self.bytes(0xf0)), &x[c].q, 4 + g);
+            }
+            // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+            sums[0][c] = add(self, low, unsafe { _mm512_srai_epi32::<4>(high) });
+        }
+        sums
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn add_both<T: Weights>(
