@@ -18,10 +18,13 @@ const UNIT_WORK: usize = 50_000;
 const LEAST_ROWS: usize = 8;
 
 /// Fewest columns that are a job of their own: with less, turning the weights of a tile costs too much.
-const LEAST_COLUMNS: usize = 64;
+const LEAST_COLUMNS: usize = 60;
 
 /// Columns of a job are a multiple of what kernels take at once, six or four.
 const COLUMNS_ALIGN: usize = 12;
+
+/// Jobs that each of several threads is to have: one more or less is little then.
+const JOBS: usize = 8;
 
 /// Floats of scratch memory of a worker for `columns` columns, beside the kernel's own.
 pub fn scratch(columns: usize) -> usize {
@@ -106,11 +109,16 @@ impl Grid {
 }
 
 impl Rect {
-    /// The same for several threads: where there are many columns each thread gets columns of its own, the same ones in
-    /// every phase, so that little of what one thread has written is read by another.
+    /// The same for several threads: where there are too few tiles of rows for them, their columns are shared too. Each
+    /// job turns the weights of its tile for itself, so columns stay together as long as they can.
     pub fn shared(self, workers: usize) -> Self {
-        let columns = self.columns.len().div_ceil(workers.max(1)).next_multiple_of(COLUMNS_ALIGN);
-        Self { job_columns: if columns < LEAST_COLUMNS { usize::MAX } else { columns }, ..self }
+        let tiles = self.rows.len().div_ceil(TILE_ROWS);
+        let pieces = workers.saturating_mul(JOBS).div_ceil(tiles.max(1));
+        if workers < 2 || pieces < 2 {
+            return self;
+        }
+        let columns = self.columns.len().div_ceil(pieces).max(LEAST_COLUMNS);
+        Self { job_columns: columns.next_multiple_of(COLUMNS_ALIGN), ..self }
     }
 
     /// Number of jobs it is cut into: tiles of [`TILE_ROWS`] rows and all columns, or those of one thread.
@@ -268,6 +276,24 @@ pub fn head(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_shared_where_tiles_are_few() {
+        let rect = |rows, columns| Grid::new(rows, 576, columns).rects(0..usize::MAX / 2)[1].clone();
+        for (rows, columns, workers, expected) in [
+            (576, 192, 1, usize::MAX),
+            (576, 192, 2, usize::MAX),
+            (576, 192, 4, 96),
+            (576, 192, 8, 60),
+            (64, 192, 2, 60),
+            (64, 30, 2, 60),
+        ] {
+            let shared = rect(rows, columns).shared(workers);
+            assert_eq!(shared.job_columns, expected, "{rows} rows, {columns} columns, {workers} threads");
+            let jobs = rows.div_ceil(TILE_ROWS) * columns.div_ceil(expected);
+            assert_eq!(shared.jobs(), jobs);
+        }
+    }
 
     #[test]
     fn any_cut_of_the_units_covers_every_element_once() {
