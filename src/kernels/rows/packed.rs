@@ -99,7 +99,7 @@ impl<'s, L: Lanes, T: Weights> Line<'s, L, T> {
     #[inline(always)]
     pub(super) fn weights(&self, isa: L) -> [L::Int; 8] {
         let mut w = [isa.splat(0); 8];
-        for (w, from) in w.iter_mut().zip(self.floats.chunks_exact(L::ROWS)) {
+        for (w, from) in w.iter_mut().zip(self.floats().chunks_exact(L::ROWS)) {
             *w = isa.recall(from);
         }
         w
