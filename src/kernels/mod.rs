@@ -145,8 +145,8 @@ pub struct Kernels {
     /// Rounds a column to signed bytes, 32 a block: `q = round_half_even(x * (1 / scale))`, where `scale` is `peak / 127`
     /// rounded up to [`SCALE_BITS`] significant bits; 1 where the peak is below 2^-80, and NaN from 2^100 on. What that
     /// leaves of a block is its rest, `round_half_even((x * (1 / scale) - q) * 256)`, at most 127 in size, with the 256th
-    /// part of the scale: of the blocks that `precision` says, one behind the other in `rests`, whose first one has index `first`
-    /// in [`Blocks`]; what finds no place there is dropped.
+    /// part of the scale: of the blocks that `precision` says, one behind the other in `rests`, whose first one has index
+    /// `first` in [`Blocks`]; what finds no place there is dropped.
     ///
     /// [`SCALE_BITS`]: crate::tensor::SCALE_BITS
     /// [`Blocks`]: crate::tensor::Blocks

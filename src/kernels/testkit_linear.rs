@@ -130,13 +130,13 @@ impl Inputs {
         k: usize,
         columns: usize,
     ) -> Self {
-        let scale = |random: &mut Random| match data {
-            Data::Usual => random.float().abs() * 0.01,
+        let value = |random: &mut Random| match data {
+            Data::Usual => random.float(),
             Data::Extreme => random.of(&[0.0, 1e-45, 1e-38, 1.0, 1e30]),
             Data::Anything => random.of(&[0.0, 1.0, f32::NAN, 0.5, f32::MAX, 1e-40]),
         };
         // Of a few bits, and neither too large nor too small.
-        let scale_of_block = |random: &mut Random| {
+        let scale = |random: &mut Random| {
             let significand =
                 1.0 + random.below(1 << (SCALE_BITS - 1)) as f32 / (1 << (SCALE_BITS - 1)) as f32;
             significand
@@ -147,7 +147,7 @@ impl Inputs {
                 }
         };
         let block = |random: &mut Random| {
-            let scale = scale_of_block(random);
+            let scale = scale(random);
             let [first, second]: [[i8; 16]; 2] = core::array::from_fn(|_| match data {
                 Data::Extreme => extremes(random, &[127, -127, 0]),
                 _ => core::array::from_fn(|_| (random.next() as i8).max(-127)),
@@ -155,8 +155,6 @@ impl Inputs {
             Act8::new(scale, core::array::from_fn(|i| if i < 16 { first[i] } else { second[i - 16] }))
         };
         if dtype.is_float() {
-            let value =
-                |random: &mut Random| if data == Data::Usual { random.float() } else { scale(random) };
             let mut x: Vec<f32> = (0..k * columns).map(|_| value(random)).collect();
             if dtype == DType::F16 {
                 (super::SCALAR.shorten)(&mut x);

@@ -368,7 +368,9 @@ fn quantising_follows_its_definition() {
                 assert!(block.q[i] > -128 && rest.q[i] > -128);
                 let value = |block: &Act8| f64::from(block.scale) * f64::from(block.q[i]);
                 let error = (value(block) + value(rest) - f64::from(*x)).abs();
-                assert!(error <= f64::from(scale) * (1.01 / 256.0), "{x} is off by {error:e}");
+                // Half a step, or a whole one where the rest is cut at 127.
+                let steps = if rest.q[i].abs() == 127 { 1.01 } else { 0.51 };
+                assert!(error <= f64::from(scale) * (steps / 256.0), "{x} is off by {error:e}");
             }
             // A scale is at most an eighth larger than need be.
             assert!(block.q.iter().any(|q| q.abs() >= 112));
