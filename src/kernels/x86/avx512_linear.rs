@@ -84,10 +84,11 @@ impl Lanes for Avx512 {
         for row in 0..4 {
             // SAFETY: `At` answers for 16 bytes at each of the sixteen addresses; the instructions are there.
             unsafe {
-                let v = _mm512_castsi128_si512(load16(p.add(row * stride)));
-                let v = _mm512_inserti32x4::<1>(v, load16(p.add((row + 4) * stride)));
-                let v = _mm512_inserti32x4::<2>(v, load16(p.add((row + 8) * stride)));
-                x[row] = _mm512_inserti32x4::<3>(v, load16(p.add((row + 12) * stride)));
+                let two = |first: usize| {
+                    let (low, high) = (load16(p.add(first * stride)), load16(p.add((first + 4) * stride)));
+                    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
+                };
+                x[row] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(two(row)), two(row + 8));
             }
         }
         four_by_four(self, x)
