@@ -45,6 +45,17 @@ impl<'x, T, const N: usize> Abreast<'x, T, N> {
         // SAFETY: every piece has more than `index` elements and is borrowed for `'x`.
         Some(self.starts.map(|start| unsafe { &*start.add(index) }))
     }
+
+    /// The `P` elements of the first piece from `index` on; `None` when there are fewer.
+    #[inline(always)]
+    pub fn run<const P: usize>(&self, index: usize) -> Option<&'x [T; P]> {
+        let start = *self.starts.first()?;
+        if index.checked_add(P)? > self.len {
+            return None;
+        }
+        // SAFETY: the piece has so many elements from `index` on and is borrowed for `'x`.
+        Some(unsafe { &*start.add(index).cast() })
+    }
 }
 
 #[cfg(test)]
@@ -67,5 +78,14 @@ mod tests {
         assert_eq!([two.get(0), two.get(1), two.get(2)], [Some([&1, &3]), Some([&2, &4]), None]);
         assert_eq!(Abreast::<_, 2>::cut(&array, 3).get(0), None);
         assert_eq!(Abreast::<_, 2>::cut(&array, usize::MAX).get(0), None);
+    }
+
+    #[test]
+    fn a_run_is_inside_the_shortest_piece() {
+        let array = [1, 2, 3, 4, 5];
+        let two = Abreast::new([&array[1..], &array[..4]]);
+        assert_eq!((two.run::<4>(0), two.run(2)), (Some(&[2, 3, 4, 5]), Some(&[4, 5])));
+        assert_eq!((two.run::<5>(0), two.run::<2>(3), two.run::<1>(usize::MAX)), (None, None, None));
+        assert_eq!(Abreast::<u8, 0>::new([]).run::<1>(0), None);
     }
 }

@@ -5,7 +5,7 @@
 use super::abreast::Abreast;
 use super::packed::{BOTH, Line};
 use super::types::split;
-use super::{Lanes, Part, Sink, Strip, Weights};
+use super::{Codes, Lanes, Part, Sink, Strip, Weights};
 use crate::tensor::{Act8, BLOCK, Blocks, Sums};
 use core::marker::PhantomData;
 
@@ -22,8 +22,29 @@ pub(super) struct Dot<'x, L: Lanes, T, const N: usize> {
     weights: PhantomData<T>,
 }
 
-impl<L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'_, L, T, N> {
+impl<'x, L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'x, L, T, N> {
     const LOOP: bool = N > 1;
+
+    #[inline(always)]
+    fn sure<U: Weights>(&self) -> Option<Sure<'x, L, U>> {
+        // Where it gains most for the code it takes.
+        if N > 1 || !L::ROOMY || !matches!(U::CODES, Codes::Four | Codes::FourMinus8) {
+            return None;
+        }
+        let x = self.x.run(self.at)?;
+        let mut rests = 0;
+        for x in x {
+            rests |= x.rest;
+        }
+        let acc = *self.acc.first()?;
+        (rests == 0).then_some(Sure { isa: self.isa, acc, x, at: 0, weights: PhantomData })
+    }
+
+    #[inline(always)]
+    fn skip_four(&mut self, sum: L::Float) {
+        self.acc[0] = sum;
+        self.at += 4;
+    }
 
     #[inline(always)]
     fn part(&mut self, part: Part<L>) {
@@ -45,6 +66,36 @@ impl<L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'_, L, T, N> {
         if let Some(rest) = x.first().and_then(|x| self.of.rest(x)) {
             self.acc = add(self.acc, &[rest; N]);
         }
+        self.at += 1;
+    }
+}
+
+/// Adds up the products of four parts with one column, none of whose blocks has a rest.
+pub(in crate::kernels) struct Sure<'x, L: Lanes, T> {
+    isa: L,
+    /// The sum so far.
+    pub(super) acc: L::Float,
+    x: &'x [Act8; 4],
+    at: usize,
+    weights: PhantomData<T>,
+}
+
+impl<L: Lanes, T: Weights> Sink<L> for Sure<'_, L, T> {
+    const LOOP: bool = false;
+
+    #[inline(always)]
+    fn part(&mut self, part: Part<L>) {
+        let Some(x) = self.x.get(self.at) else { return };
+        let w = self.isa.ready(T::CODES, part.w);
+        [self.acc] = steps::<L, T, 1>(self.isa, [self.acc], &Part { w, ..part }, &[x]);
+        self.at += 1;
+    }
+
+    #[inline(always)]
+    fn nibbles(&mut self, isa: L, bytes: [L::Int; 4], d: L::Float, m: L::Float) {
+        let Some(x) = self.x.get(self.at) else { return };
+        let sums = isa.dot_nibbles(T::CODES, bytes, &[x]);
+        [self.acc] = scaled::<L, T, 1>(isa, [self.acc], sums, |_, da| isa.mul(d, isa.floats(da)), m, &[x]);
         self.at += 1;
     }
 }

@@ -19,7 +19,7 @@ mod packed;
 mod types;
 
 use abreast::Abreast;
-use dot::Dot;
+use dot::{Dot, Sure};
 pub(super) use packed::{BOTH, Line, PackedColumns, packed, scratch};
 use packed::{Pack, part_registers};
 pub(super) use types::Weights;
@@ -235,13 +235,10 @@ impl<'w, L: Lanes> Rows<'w, L> {
 
     /// Hands all parts of the first `blocks` blocks to `sink`.
     #[inline(always)]
-    fn parts<T: Weights>(&self, isa: L, blocks: usize, sink: &mut impl Sink<L>) {
+    fn parts<T: Weights, S: Sink<L>>(&self, isa: L, blocks: usize, sink: &mut S) {
         let mut index = 0;
         while index < blocks {
-            if blocks - index >= 4
-                && let Some(at) = self.block::<[T; 4]>(isa, index / 4)
-                && T::four(isa, at, sink)
-            {
+            if blocks - index >= 4 && self.four::<T, S>(isa, index / 4, sink) {
                 index += 4;
                 continue;
             }
@@ -249,6 +246,19 @@ impl<'w, L: Lanes> Rows<'w, L> {
             T::parts(isa, at, sink);
             index += 1;
         }
+    }
+
+    /// Hands the parts of four blocks to `sink`, if that is faster than one by one.
+    #[inline(always)]
+    fn four<T: Weights, S: Sink<L>>(&self, isa: L, index: usize, sink: &mut S) -> bool {
+        let Some(at) = self.block::<[T; 4]>(isa, index) else { return false };
+        let Some(mut sure) = sink.sure::<T>() else { return T::four(isa, at, sink) };
+        let done = T::four(isa, at, &mut sure);
+        let sum = sure.acc;
+        if done {
+            sink.skip_four(sum);
+        }
+        done
     }
 }
 
@@ -317,6 +327,15 @@ pub(super) trait Sink<L: Lanes> {
     fn nibbles(&mut self, isa: L, bytes: [L::Int; 4], d: L::Float, m: L::Float) {
         self.part(Part { w: types::split(isa, bytes), d: [d; 2], m });
     }
+    /// A sink for the next four parts that decides nothing between them, if there is one: a CPU begins a part before the end
+    /// of the one before it then.
+    #[inline(always)]
+    fn sure<T: Weights>(&self) -> Option<Sure<'_, L, T>> {
+        None
+    }
+    /// [`sure`](Self::sure) has had the next four parts, with this sum.
+    #[inline(always)]
+    fn skip_four(&mut self, _sum: L::Float) {}
 }
 
 /// `N` columns of `parts` parts from `line` on, the last one again behind it.
@@ -381,7 +400,7 @@ pub(super) fn linear<L: Lanes, T: Weights>(
             for (number, scratch) in scratch.chunks_exact_mut(packed.max(1)).take(groups).enumerate() {
                 let Some(group) = Rows::<L>::new(w, first + number * L::ROWS) else { return };
                 let mut pack = Pack::<L, T>::new(isa, scratch);
-                group.parts::<T>(isa, parts / T::PARTS, &mut pack);
+                group.parts::<T, _>(isa, parts / T::PARTS, &mut pack);
                 last = (group.behind().0, groups * group.behind().1);
                 usual &= pack.usual;
             }
@@ -442,7 +461,7 @@ fn some_as_they_lie<L: Lanes, T: Weights, const N: usize>(
         _ => columns_apart(x.blocks, parts, line, lines),
     };
     let mut dot = Dot::<L, T, N>::new(isa, Abreast::new(pieces), x);
-    rows.parts::<T>(isa, parts / T::PARTS, &mut dot);
+    rows.parts::<T, _>(isa, parts / T::PARTS, &mut dot);
     dot.finish(strip, line);
     N
 }

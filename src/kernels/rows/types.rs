@@ -103,11 +103,6 @@ impl Weights for Q4_0 {
         if S::LOOP {
             return false;
         }
-        // Rows that begin so lie less often across two lines.
-        if L::ROOMY && at.stride.is_multiple_of(16) {
-            four_by_eights(isa, at, sink);
-            return true;
-        }
         at.ask::<S>(isa, 0, 8);
         let first = isa.quads(at, 0);
         let second = isa.quads(at, 16);
@@ -137,32 +132,6 @@ impl Weights for Q4_0 {
         sink.nibbles(isa, w, d, d);
         true
     }
-}
-
-/// Four blocks by two eights of words and a four; of these the first two are the last of the eights once more.
-#[inline(always)]
-fn four_by_eights<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, [Q4_0; 4]>, sink: &mut S) {
-    at.ask::<S>(isa, 0, 8);
-    let a = isa.eights(at, 0);
-    at.ask::<S>(isa, 1, 8);
-    let [d, _] = isa.half_pair(a[0]);
-    let w = [isa.middle(a[0], a[1]), isa.middle(a[1], a[2]), isa.middle(a[2], a[3]), isa.middle(a[3], a[4])];
-    sink.nibbles(isa, w, d, d);
-    at.ask::<S>(isa, 2, 8);
-    let b = isa.eights(at, 32);
-    at.ask::<S>(isa, 3, 8);
-    let [_, d] = isa.half_pair(a[4]);
-    sink.nibbles(isa, [a[5], a[6], a[7], b[0]], d, d);
-    at.ask::<S>(isa, 4, 8);
-    let [d, _] = isa.half_pair(b[1]);
-    let w = [isa.middle(b[1], b[2]), isa.middle(b[2], b[3]), isa.middle(b[3], b[4]), isa.middle(b[4], b[5])];
-    at.ask::<S>(isa, 5, 8);
-    sink.nibbles(isa, w, d, d);
-    at.ask::<S>(isa, 6, 8);
-    let [_, d] = isa.half_pair(b[5]);
-    let w = isa.quads(at, 56);
-    at.ask::<S>(isa, 7, 8);
-    sink.nibbles(isa, w, d, d);
 }
 
 impl Weights for Q4_1 {
