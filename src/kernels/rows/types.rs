@@ -203,6 +203,44 @@ impl Weights for Q5_0 {
         let w = with_fifth_bits(isa, isa.middle(first, second), w);
         sink.part(Part { w, d: [d; 2], m: d });
     }
+
+    /// Four blocks are twenty-two words of each row, which are turned by sixes of four instead of eights.
+    #[inline(always)]
+    fn four<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, [Self; 4]>, sink: &mut S) -> bool {
+        const { assert!(size_of::<Q5_0>() == 22) };
+        if S::LOOP {
+            return false;
+        }
+        let a = isa.quads(at, 0);
+        let b = isa.quads(at, 16);
+        at.ask::<S>(isa, 0, 4);
+        let [d, _] = isa.half_pair(a[0]);
+        let q =
+            [isa.middle(a[1], a[2]), isa.middle(a[2], a[3]), isa.middle(a[3], b[0]), isa.middle(b[0], b[1])];
+        fifth(isa, sink, d, isa.middle(a[0], a[1]), q);
+        let c = isa.quads(at, 32);
+        at.ask::<S>(isa, 1, 4);
+        let [_, d] = isa.half_pair(b[1]);
+        fifth(isa, sink, d, b[2], [b[3], c[0], c[1], c[2]]);
+        let e = isa.quads(at, 48);
+        let f = isa.quads(at, 64);
+        at.ask::<S>(isa, 2, 4);
+        let [d, _] = isa.half_pair(c[3]);
+        let q =
+            [isa.middle(e[0], e[1]), isa.middle(e[1], e[2]), isa.middle(e[2], e[3]), isa.middle(e[3], f[0])];
+        fifth(isa, sink, d, isa.middle(c[3], e[0]), q);
+        let [_, d] = isa.half_pair(f[0]);
+        let q = isa.quads(at, 72);
+        at.ask::<S>(isa, 3, 4);
+        fifth(isa, sink, d, f[1], q);
+        true
+    }
+}
+
+/// A part whose weights have a fifth bit in `high` and four in `q`.
+#[inline(always)]
+fn fifth<L: Lanes>(isa: L, sink: &mut impl Sink<L>, d: L::Float, high: L::Int, q: [L::Int; 4]) {
+    sink.part(Part { w: with_fifth_bits(isa, high, split(isa, q)), d: [d; 2], m: d });
 }
 
 impl Weights for Q5_1 {
