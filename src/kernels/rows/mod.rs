@@ -293,12 +293,19 @@ impl<L: Lanes, B> At<'_, L, B> {
     /// can keep in mind holds up the loads behind it.
     #[inline(always)]
     fn ask<S: Sink<L>>(&self, isa: L, index: usize, count: usize) {
+        self.ask_in::<S>(isa, (0, 1), index, count);
+    }
+
+    /// As [`ask`](Self::ask), of one of so many shares of the memory: which one need not be known to the compiler, so that
+    /// a loop can ask too.
+    #[inline(always)]
+    fn ask_in<S: Sink<L>>(&self, isa: L, (share, shares): (usize, usize), index: usize, count: usize) {
         if !S::ASK {
             return;
         }
-        let lines = (L::ROWS * size_of::<B>()).div_ceil(LINE);
+        let lines = (L::ROWS * size_of::<B>()).div_ceil(LINE).div_ceil(shares);
         let (from, to) = (index * lines / count, (index + 1) * lines / count);
-        isa.prefetch(self.ahead.wrapping_add(from * LINE), (to - from) * LINE);
+        isa.prefetch(self.ahead.wrapping_add((share * lines + from) * LINE), (to - from) * LINE);
     }
 }
 

@@ -363,27 +363,57 @@ impl Weights for Q6_K {
     fn parts<L: Lanes, S: Sink<L>>(isa: L, at: At<'_, L, Self>, sink: &mut S) {
         let d = isa.halves(at, offset_of!(Q6_K, d));
         let scales = isa.quads(at, offset_of!(Q6_K, scales));
-        let bits = isa.bytes(48);
-        for half in 0..times::<L, S>(2) {
+        // A loop, since its code is long.
+        for half in 0..core::hint::black_box(2) {
             let start = offset_of!(Q6_K, low) + 64 * half;
             let low = [isa.eights(at, start), isa.eights(at, start + 32)];
             let high = isa.eights(at, offset_of!(Q6_K, high) + 32 * half);
-            for i in 0..4 {
-                if i % 2 == 0 {
-                    at.ask::<S>(isa, 2 * half + i / 2, 4)
+            let scales = [scales[2 * half % 4], scales[(2 * half + 1) % 4]];
+            let six = Sixes { d, low, high, scales };
+            if S::LOOP {
+                for i in 0..times::<L, S>(4) {
+                    at.ask_in::<S>(isa, (4 * half + i, 8), 0, 1);
+                    sink.part(six.part(isa, i));
                 }
-                let mut w = low[i % 2];
-                for (w, high) in w.iter_mut().zip(&high) {
-                    let (first, second) = nibbles(isa, *w);
-                    let four = if i < 2 { first } else { second };
-                    let two = isa.and(isa.shift(*high, 4 - 2 * i as i32), bits);
-                    *w = isa.or(four, two);
-                }
-                let scales = scales[(2 * half + i / 2) % 4];
-                let first = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2)));
-                let second = isa.mul(d, isa.signed_byte(scales, 2 * (i % 2) + 1));
-                sink.part(Part { w, d: [first, second], m: d });
+                continue;
             }
+            // Not beside the loads, which would wait.
+            sink.part(six.part(isa, 0));
+            at.ask_in::<S>(isa, (half, 2), 0, 3);
+            sink.part(six.part(isa, 1));
+            at.ask_in::<S>(isa, (half, 2), 1, 3);
+            sink.part(six.part(isa, 2));
+            at.ask_in::<S>(isa, (half, 2), 2, 3);
+            sink.part(six.part(isa, 3));
         }
+    }
+}
+
+/// Half a [`Q6_K`] block.
+struct Sixes<L: Lanes> {
+    d: L::Float,
+    low: [[L::Int; 8]; 2],
+    high: [L::Int; 8],
+    /// The scales, a byte for each 16 values.
+    scales: [L::Int; 2],
+}
+
+impl<L: Lanes> Sixes<L> {
+    /// One of the four parts: from the low or the high halves of the bytes of `low`, each second part from the second 32,
+    /// and two bits of each byte of `high`.
+    #[inline(always)]
+    fn part(&self, isa: L, i: usize) -> Part<L> {
+        let bits = isa.bytes(48);
+        let mut w = self.low[i % 2];
+        for (w, high) in w.iter_mut().zip(&self.high) {
+            let (first, second) = nibbles(isa, *w);
+            let four = if i < 2 { first } else { second };
+            let two = isa.and(isa.shift(*high, 4 - 2 * i as i32), bits);
+            *w = isa.or(four, two);
+        }
+        let scales = self.scales[i / 2 % 2];
+        let first = isa.mul(self.d, isa.signed_byte(scales, 2 * (i % 2)));
+        let second = isa.mul(self.d, isa.signed_byte(scales, 2 * (i % 2) + 1));
+        Part { w, d: [first, second], m: self.d }
     }
 }
