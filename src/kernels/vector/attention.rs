@@ -134,22 +134,47 @@ pub(in crate::kernels) fn softmax<L: Lanes>(
     dim_v: usize,
     partial: &mut [f32],
 ) {
-    let heads = scores.len();
-    let partials = partial.chunks_exact_mut(attention_partial(dim_v));
-    for ((head, scores), partial) in scores.iter_mut().enumerate().zip(partials) {
-        let Some(span) = span_of(spans, head, heads) else { return };
-        let (max, sum) = soften(lanes, softcap, span, scores);
-        if let Some([m, l]) = partial.last_chunk_mut() {
-            (*m, *l) = (max, sum);
+    let (heads, len) = (scores.len(), attention_partial(dim_v));
+    // Step by step, each for all heads: what one head waits for is done beside the others.
+    for (head, (scores, partial)) in scores.iter_mut().zip(partial.chunks_exact_mut(len)).enumerate() {
+        let (Some(span), Some([max, _])) = (span_of(spans, head, heads), partial.last_chunk_mut()) else {
+            return;
+        };
+        *max = largest_seen(softcap, span, scores);
+    }
+    for (head, (scores, partial)) in scores.iter_mut().zip(partial.chunks_exact(len)).enumerate() {
+        let (Some(span), Some([max, _])) = (span_of(spans, head, heads), partial.last_chunk()) else {
+            return;
+        };
+        // A chunk that scores -inf throughout (keys may overflow an f16) weighs nothing beside others.
+        let base = if *max > f32::NEG_INFINITY { *max } else { 0.0 };
+        for s in scores.get_mut(lanes_of(span)).unwrap_or_default() {
+            *s = exp_nonpositive(*s - base);
         }
+    }
+    for (head, (scores, partial)) in scores.iter().zip(partial.chunks_exact_mut(len)).enumerate() {
+        let (Some(span), Some([_, sum])) = (span_of(spans, head, heads), partial.last_chunk_mut()) else {
+            return;
+        };
+        let mut sums = lanes.zero();
+        for block in scores.get(lanes_of(span)).unwrap_or_default().as_chunks::<LANES>().0 {
+            sums = lanes.add(sums, lanes.load(block));
+        }
+        *sum = tree(&lanes.to_array(sums));
     }
 }
 
-/// Turns the scores of one head into exponentials. Their maximum and the sum.
+/// The scores of the blocks of which something is seen.
 #[inline(always)]
-fn soften<L: Lanes>(lanes: L, softcap: f32, span: &Span, scores: &mut ChunkScores) -> (f32, f32) {
-    let (blocks, positions) = span.blocks();
-    let range = blocks.start * KV_BLOCK..blocks.end * KV_BLOCK;
+fn lanes_of(span: &Span) -> Range<usize> {
+    let (blocks, _) = span.blocks();
+    blocks.start * KV_BLOCK..blocks.end * KV_BLOCK
+}
+
+/// Caps the scores of one head. The largest of those that are seen; the others in their blocks become -inf.
+#[inline(always)]
+fn largest_seen(softcap: f32, span: &Span, scores: &mut ChunkScores) -> f32 {
+    let (range, (_, positions)) = (lanes_of(span), span.blocks());
     let before = positions.start.saturating_sub(range.start);
     let after = range.end.saturating_sub(positions.end);
     let seen = scores.get_mut(range).unwrap_or_default();
@@ -161,17 +186,7 @@ fn soften<L: Lanes>(lanes: L, softcap: f32, span: &Span, scores: &mut ChunkScore
     // What is not seen scores -inf: it is no maximum, and its exponential is an exact zero.
     seen.iter_mut().take(before).for_each(|s| *s = f32::NEG_INFINITY);
     seen.iter_mut().rev().take(after).for_each(|s| *s = f32::NEG_INFINITY);
-    let max = maximum(seen);
-    // A chunk that scores -inf throughout (keys may overflow an f16) weighs nothing beside others.
-    let base = if max > f32::NEG_INFINITY { max } else { 0.0 };
-    for s in seen.iter_mut() {
-        *s = exp_nonpositive(*s - base);
-    }
-    let mut sums = lanes.zero();
-    for block in seen.as_chunks::<LANES>().0 {
-        sums = lanes.add(sums, lanes.load(block));
-    }
-    (max, tree(&lanes.to_array(sums)))
+    maximum(seen)
 }
 
 /// Weighted sums of the values; see [`super::super::Kernels::attention_values`].

@@ -11,7 +11,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
-use super::super::{ChunkScores, KV_BLOCK, Span};
+use super::super::{ChunkScores, KV_BLOCK, Span, TOGETHER};
 use super::cache::{Stored, numbers, numbers_mut};
 use super::lanes::{LANES, Lanes};
 use super::look::{CHUNK_BLOCKS, Keys, Values, cut, pair_lines, span_of};
@@ -159,10 +159,20 @@ impl Stored for I16 {
         for (scales, block) in scales.iter_mut().zip(&values.blocks) {
             *scales = value_scales(block, values.dim);
         }
+        // Step by step, each for many heads: what one head waits for is done beside the others.
         let heads = scores.len();
-        for (head, e) in scores.iter_mut().enumerate() {
-            let Some(span) = span_of(spans, head, heads) else { return };
-            weigh(lanes, e, &span.blocks().1, blocks, &scales);
+        for (group, scores) in scores.chunks_mut(TOGETHER).enumerate() {
+            let (mut sizes, mut factors) = ([lanes.no_integers(); TOGETHER], [(0.0, 0.0); TOGETHER]);
+            for ((head, e), sizes) in scores.iter_mut().enumerate().zip(&mut sizes) {
+                let Some(span) = span_of(spans, group * TOGETHER + head, heads) else { return };
+                *sizes = weigh(lanes, e, &span.blocks().1, blocks, &scales);
+            }
+            for (sizes, factors) in sizes.iter().zip(&mut factors).take(scores.len()) {
+                *factors = scale_of(largest(lanes, *sizes), WEIGHT);
+            }
+            for (e, factors) in scores.iter_mut().zip(factors) {
+                round_weighed(lanes, e, blocks, factors);
+            }
         }
     }
 
@@ -283,8 +293,8 @@ impl Stored for I16 {
     }
 }
 
-/// Turns the exponentials of a head into weights, in pairs, each line of 16 in the first half of its memory; for what is
-/// not seen into zeros, whatever its scale is. The factor of all of them stands at [`FACTOR`].
+/// Turns the exponentials of a head into weights; those of what is not seen into zeros, whatever its scale is. Their sizes,
+/// or larger ones of other lanes.
 #[inline(always)]
 fn weigh<L: Lanes>(
     lanes: L,
@@ -292,11 +302,11 @@ fn weigh<L: Lanes>(
     seen: &Range<usize>,
     blocks: &Range<usize>,
     scales: &[&[f32; LANES]; CHUNK_BLOCKS],
-) {
+) -> L::Integers {
     let whole = seen.start.div_ceil(KV_BLOCK)..seen.end / KV_BLOCK;
     let lines = e.as_chunks_mut::<LANES>().0.get_mut(blocks.clone()).unwrap_or_default();
     let mut sizes = lanes.no_integers();
-    for ((b, line), scales) in blocks.clone().zip(&mut *lines).zip(scales.iter().skip(blocks.start)) {
+    for ((b, line), scales) in blocks.clone().zip(lines).zip(scales.iter().skip(blocks.start)) {
         let mut weights = lanes.mul(lanes.load(line), lanes.load(scales));
         if !whole.contains(&b) {
             let inside = |at: usize| at.saturating_sub(b * KV_BLOCK).min(KV_BLOCK);
@@ -308,8 +318,19 @@ fn weigh<L: Lanes>(
         sizes = lanes.larger_sizes(sizes, weights);
         *line = lanes.to_array(weights);
     }
-    let (scale, inverse) = scale_of(largest(lanes, sizes), WEIGHT);
-    for line in lines {
+    sizes
+}
+
+/// Rounds weights to integers: pairs, each line of 16 in the first half of its memory. The factor of all of them stands at
+/// [`FACTOR`].
+#[inline(always)]
+fn round_weighed<L: Lanes>(
+    lanes: L,
+    e: &mut ChunkScores,
+    blocks: &Range<usize>,
+    (scale, inverse): (f32, f32),
+) {
+    for line in e.as_chunks_mut::<LANES>().0.get_mut(blocks.clone()).unwrap_or_default() {
         let rounded = lanes.round(lanes.scale(inverse, lanes.load(line)));
         let places: &mut [Pair; LANES] = bytemuck::cast_mut(line);
         if let Some(place) = places.first_chunk_mut::<PAIRS>() {
