@@ -112,8 +112,8 @@ fn scores_of_blocks<L: Lanes, T: Stored, const N: usize, const B: usize>(
     blocks: &mut Range<usize>,
 ) {
     while let Some(keys) = chunk.keys::<B>(blocks) {
-        let sums = T::score(lanes, rows, &keys);
         let places = places(scores, blocks.start);
+        let sums = T::score(lanes, rows, &keys);
         for h in 0..N {
             let Some(place) = places[h].first_chunk_mut::<B>() else { return };
             for b in 0..B {

@@ -189,6 +189,8 @@ impl Stored for I16 {
     ) -> [[L::Floats; B]; N] {
         let mut sums = [[lanes.zero(); B]; N];
         let dim = q.first().map_or(0, |q| q.len());
+        // Looked up before there are sums in registers, which a call would have to save.
+        let scales = key_scales(&keys.bytes, dim);
         for at in (0..dim.div_ceil(2)).step_by(KEY_PAIRS) {
             let count = KEY_PAIRS.min(dim.div_ceil(2) - at);
             let of = pair_lines(q, &keys.bytes, at..at + count);
@@ -203,7 +205,6 @@ impl Stored for I16 {
                 }
             }
         }
-        let scales = key_scales(&keys.bytes, dim);
         for b in 0..B {
             let scale = lanes.load(scales[b]);
             for h in 0..N {
