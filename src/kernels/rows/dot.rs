@@ -26,7 +26,7 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'x, L, T, N> {
     const LOOP: bool = N > 1;
 
     #[inline(always)]
-    fn sure<U: Weights>(&self) -> Option<Sure<'x, L, U>> {
+    fn without_rests<U: Weights>(&self) -> Option<WithoutRests<'x, L, U>> {
         // Where it gains most for the code it takes.
         if N > 1 || !L::ROOMY || !matches!(U::CODES, Codes::Four | Codes::FourMinus8) {
             return None;
@@ -37,7 +37,7 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'x, L, T, N> {
             rests |= x.rest;
         }
         let acc = *self.acc.first()?;
-        (rests == 0).then_some(Sure { isa: self.isa, acc, x, at: 0, weights: PhantomData })
+        (rests == 0).then_some(WithoutRests { isa: self.isa, acc, x, at: 0, weights: PhantomData })
     }
 
     #[inline(always)]
@@ -71,7 +71,7 @@ impl<'x, L: Lanes, T: Weights, const N: usize> Sink<L> for Dot<'x, L, T, N> {
 }
 
 /// Adds up the products of four parts with one column, none of whose blocks has a rest.
-pub(in crate::kernels) struct Sure<'x, L: Lanes, T> {
+pub(in crate::kernels) struct WithoutRests<'x, L: Lanes, T> {
     isa: L,
     /// The sum so far.
     pub(super) acc: L::Float,
@@ -80,7 +80,7 @@ pub(in crate::kernels) struct Sure<'x, L: Lanes, T> {
     weights: PhantomData<T>,
 }
 
-impl<L: Lanes, T: Weights> Sink<L> for Sure<'_, L, T> {
+impl<L: Lanes, T: Weights> Sink<L> for WithoutRests<'_, L, T> {
     const LOOP: bool = false;
 
     #[inline(always)]

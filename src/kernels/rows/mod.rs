@@ -19,7 +19,7 @@ mod packed;
 mod types;
 
 use abreast::Abreast;
-use dot::{Dot, Sure};
+use dot::{Dot, WithoutRests};
 pub(super) use packed::{BOTH, Line, PackedColumns, packed, scratch};
 use packed::{Pack, part_registers};
 pub(super) use types::Weights;
@@ -252,9 +252,9 @@ impl<'w, L: Lanes> Rows<'w, L> {
     #[inline(always)]
     fn four<T: Weights, S: Sink<L>>(&self, isa: L, index: usize, sink: &mut S) -> bool {
         let Some(at) = self.block::<[T; 4]>(isa, index) else { return false };
-        let Some(mut sure) = sink.sure::<T>() else { return T::four(isa, at, sink) };
-        let done = T::four(isa, at, &mut sure);
-        let sum = sure.acc;
+        let Some(mut four) = sink.without_rests::<T>() else { return T::four(isa, at, sink) };
+        let done = T::four(isa, at, &mut four);
+        let sum = four.acc;
         if done {
             sink.skip_four(sum);
         }
@@ -337,10 +337,10 @@ pub(super) trait Sink<L: Lanes> {
     /// A sink for the next four parts that decides nothing between them, if there is one: a CPU begins a part before the end
     /// of the one before it then.
     #[inline(always)]
-    fn sure<T: Weights>(&self) -> Option<Sure<'_, L, T>> {
+    fn without_rests<T: Weights>(&self) -> Option<WithoutRests<'_, L, T>> {
         None
     }
-    /// [`sure`](Self::sure) has had the next four parts, with this sum.
+    /// [`without_rests`](Self::without_rests) has had the next four parts, with this sum.
     #[inline(always)]
     fn skip_four(&mut self, _sum: L::Float) {}
 }
