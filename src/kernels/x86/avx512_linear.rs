@@ -6,7 +6,7 @@ use super::avx2_products::starts;
 use super::avx512_six;
 use crate::kernels::Linear;
 use crate::kernels::floats::{self, FloatWeights, Run, Wide};
-use crate::kernels::rows::{self, At, BOTH, Codes, Lanes, Line, Strip, Weights};
+use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
 use crate::tensor::block::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -256,10 +256,10 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn add_both<T: Weights>(
         self,
-        sums: [[__m512; BOTH]; 2],
-        lines: [Line<'_, Self, T>; 2],
-        x: &[&Act8; BOTH],
-    ) -> [[__m512; BOTH]; 2] {
+        sums: [[__m512; rows::BOTH]; 2],
+        lines: [rows::Line<'_, Self, T>; 2],
+        x: &[&Act8; rows::BOTH],
+    ) -> [[__m512; rows::BOTH]; 2] {
         avx512_six::add_both(self, sums, lines, x)
     }
 
