@@ -294,8 +294,8 @@ impl Stored for I16 {
     }
 }
 
-/// Turns the exponentials of a head into weights; those of what is not seen into zeros, whatever its scale is. Their sizes,
-/// or larger ones of other lanes.
+/// Turns the exponentials of a head into weights; those of what is not seen into zeros, whatever its scale is. The largest
+/// of their sizes, lane by lane.
 #[inline(always)]
 fn weigh<L: Lanes>(
     lanes: L,
