@@ -43,6 +43,12 @@ fn nibble_block<L: Lanes, B>(isa: L, at: At<'_, L, B>, offset: usize) -> [L::Int
     split(isa, isa.quads(at, offset))
 }
 
+/// The words that begin in the middle of these, but for the last.
+#[inline(always)]
+fn middles<L: Lanes>(isa: L, [a, b, c, d, e]: [L::Int; 5]) -> [L::Int; 4] {
+    [isa.middle(a, b), isa.middle(b, c), isa.middle(c, d), isa.middle(d, e)]
+}
+
 /// As [`nibble_block`].
 #[inline(always)]
 pub(super) fn split<L: Lanes>(isa: L, [a, b, c, d]: [L::Int; 4]) -> [L::Int; 8] {
@@ -109,8 +115,7 @@ impl Weights for Q4_0 {
         at.ask::<S>(isa, 1, 8);
         let [d, _] = isa.half_pair(first[0]);
         let [a, b, c, e] = first;
-        let w = [isa.middle(a, b), isa.middle(b, c), isa.middle(c, e), isa.middle(e, second[0])];
-        sink.nibbles(isa, w, d, d);
+        sink.nibbles(isa, middles(isa, [a, b, c, e, second[0]]), d, d);
         at.ask::<S>(isa, 2, 8);
         let third = isa.quads(at, 32);
         at.ask::<S>(isa, 3, 8);
@@ -122,9 +127,7 @@ impl Weights for Q4_0 {
         at.ask::<S>(isa, 5, 8);
         let [d, _] = isa.half_pair(third[1]);
         let [_, a, b, c] = third;
-        let w =
-            [isa.middle(a, b), isa.middle(b, c), isa.middle(c, fourth[0]), isa.middle(fourth[0], fourth[1])];
-        sink.nibbles(isa, w, d, d);
+        sink.nibbles(isa, middles(isa, [a, b, c, fourth[0], fourth[1]]), d, d);
         at.ask::<S>(isa, 6, 8);
         let [_, d] = isa.half_pair(fourth[1]);
         let w = isa.quads(at, 56);
@@ -198,10 +201,9 @@ impl Weights for Q5_0 {
         let [first, second, ..] = isa.quads(at, 0);
         let [d, _] = isa.half_pair(first);
         at.ask::<S>(isa, 1, 3);
-        let w = nibble_block(isa, at, offset_of!(Q5_0, q));
+        let q = isa.quads(at, offset_of!(Q5_0, q));
         at.ask::<S>(isa, 2, 3);
-        let w = with_fifth_bits(isa, isa.middle(first, second), w);
-        sink.part(Part { w, d: [d; 2], m: d });
+        fifth(isa, sink, d, isa.middle(first, second), q);
     }
 
     /// Four blocks are twenty-two words of each row, which are turned by sixes of four instead of eights.
@@ -215,9 +217,7 @@ impl Weights for Q5_0 {
         let b = isa.quads(at, 16);
         at.ask::<S>(isa, 0, 4);
         let [d, _] = isa.half_pair(a[0]);
-        let q =
-            [isa.middle(a[1], a[2]), isa.middle(a[2], a[3]), isa.middle(a[3], b[0]), isa.middle(b[0], b[1])];
-        fifth(isa, sink, d, isa.middle(a[0], a[1]), q);
+        fifth(isa, sink, d, isa.middle(a[0], a[1]), middles(isa, [a[1], a[2], a[3], b[0], b[1]]));
         let c = isa.quads(at, 32);
         at.ask::<S>(isa, 1, 4);
         let [_, d] = isa.half_pair(b[1]);
@@ -226,9 +226,7 @@ impl Weights for Q5_0 {
         let f = isa.quads(at, 64);
         at.ask::<S>(isa, 2, 4);
         let [d, _] = isa.half_pair(c[3]);
-        let q =
-            [isa.middle(e[0], e[1]), isa.middle(e[1], e[2]), isa.middle(e[2], e[3]), isa.middle(e[3], f[0])];
-        fifth(isa, sink, d, isa.middle(c[3], e[0]), q);
+        fifth(isa, sink, d, isa.middle(c[3], e[0]), middles(isa, [e[0], e[1], e[2], e[3], f[0]]));
         let [_, d] = isa.half_pair(f[0]);
         let q = isa.quads(at, 72);
         at.ask::<S>(isa, 3, 4);
