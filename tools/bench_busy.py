@@ -61,9 +61,8 @@ def locutor_once(tool, options, threads):
 
 def llama_once(options, threads):
     script = pathlib.Path(__file__).with_name("bench_peers.py")
-    lengths = ["-p", "0", "-n", str(options.decode), "-t", str(threads), "--llama-once", "off"]
-    command = [sys.executable, str(script), str(options.model), *lengths]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)[f"tg{options.decode}"]
+    lengths = ["-p", 0, "-n", options.decode, "-t", threads, "--llama-once", "off"]
+    return peers.run_script(script, options.model, *lengths)[f"tg{options.decode}"]
 
 
 if __name__ == "__main__":

@@ -95,9 +95,7 @@ def one_turn(tool, options, threads):
             yield "peer", setting, llama_bench(options, threads, setting)
         return
     for flash in FLASH[options.flash]:
-        command = [sys.executable, __file__, str(options.model), *map(str, lengths), "--llama-once", flash]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-        yield "peer", flash, json.loads(output)
+        yield "peer", flash, peers.run_script(__file__, options.model, *lengths, "--llama-once", flash)
 
 
 def llama_bench(options, threads, setting):

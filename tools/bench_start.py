@@ -80,9 +80,8 @@ def resident(process, field):
 
 
 def llama_process(options):
-    command = [sys.executable, __file__, str(options.model), "--llama-once"]
-    command += ["-c", str(options.context), "-t", str(options.threads)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    lengths = ["-c", options.context, "-t", options.threads]
+    return peers.run_script(__file__, options.model, "--llama-once", *lengths)
 
 
 def llama_once(options):

@@ -6,10 +6,13 @@ Needs the Python that `tools/reference.sh venv` makes.
 import contextlib
 import ctypes
 import io
+import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
+import sys
 
 import numpy as np
 
@@ -54,6 +57,18 @@ def run_locutor(tool, *arguments, **options):
     if done.returncode:
         raise SystemExit(f"{' '.join(command)[:300]}\nexit status {done.returncode}: {done.stderr.decode().strip()}")
     return done.stdout
+
+
+def run_script(script, *arguments):
+    """Runs one of these scripts in a process of its own and returns what it prints, read as JSON. If it fails, or is killed as
+    a peer with an illegal instruction is, this one ends and says so."""
+    command = [sys.executable, str(script), *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        status = done.returncode
+        ended = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        raise SystemExit(f"{' '.join(command)[:300]}\n{ended}: the engine to compare with did not run")
+    return json.loads(done.stdout)
 
 
 # --------------------------------------------------------------------------------------------------------------------
