@@ -61,9 +61,9 @@ venv() {
     echo "$root/venv/bin/python"
 }
 
-# Where the CPU has AMX, llama.cpp uses it, but GCC up to 12 leaves out most of a tile configuration that is written just
-# before it is loaded, and the first instruction on a tile is illegal then. Chooses a compiler that does not, or does
-# without AMX where there is none: for llama.cpp, which pip builds.
+# Where the CPU has AMX, llama.cpp uses it, but GCC 12 leaves out most of a tile configuration that is written just before it
+# is loaded, and the first instruction on a tile is illegal then. Chooses a compiler that is sound, for llama.cpp, which
+# pip builds; if there is none, llama.cpp is built without AMX.
 sound_compiler() {
     grep -qw amx_tile /proc/cpuinfo 2> /dev/null || return 0
     local temporary compiler; temporary=$(mktemp -d)
