@@ -69,7 +69,6 @@ sound_compiler() {
     local temporary compiler; temporary=$(mktemp -d)
     cat > "$temporary/tiles.c" <<'END'
 #include <immintrin.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
