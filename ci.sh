@@ -163,7 +163,8 @@ on() {
     fi
     local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU
     export "${variable}_LINKER=$machine-linux-gnu-gcc" "${variable}_RUNNER=timeout ${longest:-900} $runner"
-    debian_rust "$command" --target "$machine-unknown-linux-gnu" -Zbuild-std "$@"
+    # An eighth of the time to build, half of the space; a panic tells its line all the same.
+    CARGO_PROFILE_RELEASE_DEBUG=0 debian_rust "$command" --target "$machine-unknown-linux-gnu" -Zbuild-std "$@"
 }
 
 c() {
