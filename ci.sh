@@ -163,7 +163,7 @@ on() {
     fi
     local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU
     export "${variable}_LINKER=$machine-linux-gnu-gcc" "${variable}_RUNNER=timeout ${longest:-900} $runner"
-    # An eighth of the time to build, half of the space; a panic tells its line all the same.
+    # Without debugging information a build takes an eighth less time and half the space; panics still tell their line.
     CARGO_PROFILE_RELEASE_DEBUG=0 debian_rust "$command" --target "$machine-unknown-linux-gnu" -Zbuild-std "$@"
 }
 
