@@ -39,8 +39,8 @@ models() {
 vocabs() {
     if [ ! -f "$root/vocabs/SHA256SUMS" ] || ! (cd "$root/vocabs" && checked SHA256SUMS); then
         local temporary; temporary=$(mktemp -d)
-        # Building the metadata of a source package fetches its build tools, hence the time this takes.
-        download "$temporary" --no-binary :all: "llama-cpp-python==$(pinned llama-cpp-python)"
+        # Its metadata is built too. The tools for that may be binaries: with ":all:" pip would compile CMake.
+        download "$temporary" --no-binary llama-cpp-python "llama-cpp-python==$(pinned llama-cpp-python)"
         mkdir -p "$root/vocabs"
         tar -xzf "$temporary"/llama_cpp_python-*.tar.gz -C "$root/vocabs" --strip-components=4 \
             --wildcards '*/vendor/llama.cpp/models/ggml-vocab-*'
