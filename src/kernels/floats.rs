@@ -3,14 +3,14 @@
 //! Safe and generic over the instruction set ([`Wide`]); to be inlined into one root a type, as `rows` is.
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
-use super::scalar_linear::{Bf16, F16, F32, Float};
+use super::scalar_linear::{self, Bf16, F16, F32, Float};
 use crate::mem::aligned::RawBytes;
 use crate::mem::split::TileMut;
 use crate::tensor::{Activations, Matrix};
 use core::marker::PhantomData;
 
 /// Lanes of a sum.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Bytes between what is read for the first time and what is asked for.
 const AHEAD: usize = 16 << 10;
@@ -40,6 +40,17 @@ pub(super) trait Wide: Copy {
     fn add_exact(self, acc: Self::Lanes, w: Self::Lanes, x: Self::Lanes) -> Self::Lanes;
     /// Asks for `bytes` bytes of memory from `start` on to be brought near. Any address is allowed.
     fn prefetch(self, start: *const u8, bytes: usize);
+    /// The sums of the products of all runs, `[column][row]`. As many bytes as are read of the weights are asked for from `ahead`
+    /// on.
+    #[inline(always)]
+    fn sums<T: FloatWeights, const R: usize, const C: usize>(
+        self,
+        panel: &Panel<'_, T, R>,
+        x: &[&[[f32; LANES]]; C],
+        ahead: Option<*const u8>,
+    ) -> [[Self::Lanes; R]; C] {
+        run_by_run(self, panel, x, ahead)
+    }
     /// Lane `l` takes lane `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
     fn tree(self, v: Self::Lanes) -> f32;
     /// The same for many sums.
@@ -108,28 +119,49 @@ impl FloatWeights for Bf16 {
     }
 }
 
-/// Some rows, cut into runs of 16 elements.
-struct Panel<'w, T: FloatWeights, const R: usize> {
+/// Neighbouring rows, all inside the matrix, cut into runs of 16 elements.
+pub(super) struct Panel<'w, T: FloatWeights, const R: usize> {
+    bytes: RawBytes<'w>,
     starts: [*const u8; R],
-    runs: usize,
-    rows: PhantomData<&'w T>,
+    stride: usize,
+    weights: PhantomData<T>,
 }
 
 impl<'w, T: FloatWeights, const R: usize> Panel<'w, T, R> {
+    /// The rows from `first` on, or `None` when they are not all there.
     #[inline(always)]
-    fn new(rows: &[RawBytes<'w>; R]) -> Self {
-        let mut panel = Self { starts: [core::ptr::null(); R], runs: usize::MAX, rows: PhantomData };
+    fn new(w: &Matrix<'w>, first: usize) -> Option<Self> {
+        let stride = w.row_bytes();
+        let bytes = w.bytes().sub(first.checked_mul(stride)?, stride.checked_mul(R)?)?;
+        let mut starts = [bytes.as_ptr(); R];
         for r in 0..R {
-            panel.starts[r] = rows[r].as_ptr();
-            panel.runs = panel.runs.min(rows[r].len() / (LANES * size_of::<T::Bits>()));
+            starts[r] = bytes.as_ptr().wrapping_add(r * stride);
         }
-        panel
+        Some(Self { bytes, starts, stride, weights: PhantomData })
     }
 
-    /// Run `index` of row `row`; `None` behind the last whole run of the shortest row.
+    /// The first row. Whole runs may be read in all rows.
+    #[inline(always)]
+    pub(super) fn start(&self) -> *const u8 {
+        self.bytes.as_ptr()
+    }
+
+    /// Bytes from a row to the next.
+    #[inline(always)]
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Whole runs of a row.
+    #[inline(always)]
+    pub(super) fn runs(&self) -> usize {
+        self.stride / (LANES * size_of::<T::Bits>())
+    }
+
+    /// Run `index` of row `row`; `None` behind the last whole run.
     #[inline(always)]
     fn run<W: Wide>(&self, isa: W, row: usize, index: usize) -> Option<W::Lanes> {
-        if index >= self.runs {
+        if index >= self.runs() {
             return None;
         }
         let start = self.starts.get(row)?.wrapping_add(index * LANES * size_of::<T::Bits>());
@@ -145,17 +177,20 @@ pub(super) fn linear<W: Wide, T: FloatWeights>(
     x: &Activations<'_>,
     out: &mut TileMut<'_, f32>,
 ) {
-    let (Activations::F32(x), true) = (x, w.dtype() == T::DTYPE) else { return };
+    let (&Activations::F32(all), true) = (x, w.dtype() == T::DTYPE) else { return };
     let cols = w.cols();
     let rows = out.width().min(w.rows().saturating_sub(out.first()));
-    let x = x.get(out.first_line().saturating_mul(cols)..).unwrap_or_default();
+    let x = all.get(out.first_line().saturating_mul(cols)..).unwrap_or_default();
     let lines = out.lines().min(x.len().checked_div(cols).unwrap_or(0));
     let mut tile = Tile { isa, w, x, rows, lines, out, weights: PhantomData::<T> };
-    match lines {
+    let done = match lines {
         2.. if W::ROOMY => tile.run::<8, 3>(),
         ..=1 if W::ONE_STREAM => tile.run::<1, 1>(),
         ..=1 => tile.run::<4, 1>(),
         _ => tile.run::<2, 2>(),
+    };
+    if !done {
+        scalar_linear::float::<T>(w, &Activations::F32(all), out, &mut []);
     }
 }
 
@@ -171,31 +206,33 @@ struct Tile<'t, 'w, 'p, W, T> {
 }
 
 impl<W: Wide, T: FloatWeights> Tile<'_, '_, '_, W, T> {
-    /// All outputs, `R` rows and `C` columns at a time. What is missing at the borders repeats the last row or column,
-    /// and its results are dropped.
+    /// All outputs, `R` rows and `C` columns at a time; `false` if the matrix has fewer rows. The last rows are taken together
+    /// with some before them, the last columns with the last one again, and what is too much of the results is dropped.
     #[inline(always)]
-    fn run<const R: usize, const C: usize>(&mut self) {
+    fn run<const R: usize, const C: usize>(&mut self) -> bool {
         let cols = self.w.cols();
+        let Some(last) = self.w.rows().checked_sub(R) else { return false };
         for row in (0..self.rows).step_by(R) {
-            let mut w = [RawBytes::new(&[]); R];
-            for (r, w) in w.iter_mut().enumerate() {
-                *w = self.w.row(self.out.first() + (row + r).min(self.rows - 1));
-            }
+            let wanted = self.out.first() + row;
+            let first = wanted.min(last);
+            let skip = if R > 1 { wanted - first } else { 0 };
+            let Some(panel) = Panel::<T, R>::new(self.w, first) else { return false };
             for line in (0..self.lines).step_by(C) {
                 let mut x: [&[f32]; C] = [&[]; C];
                 for (c, x) in x.iter_mut().enumerate() {
                     let start = (line + c).min(self.lines - 1) * cols;
                     *x = self.x.get(start..start + cols).unwrap_or_default();
                 }
-                let sums = dots::<W, T, R, C>(self.isa, &w, &x, cols, line == 0);
+                let sums = dots::<W, T, R, C>(self.isa, &panel, &x, cols, line == 0);
                 for (c, sums) in sums.iter().enumerate().take(self.lines - line) {
                     let out = self.out.line(line + c).get_mut(row..self.rows).unwrap_or_default();
-                    for (out, sum) in out.iter_mut().zip(sums) {
+                    for (out, sum) in out.iter_mut().zip(sums.get(skip..).unwrap_or_default()) {
                         *out = *sum;
                     }
                 }
             }
         }
+        true
     }
 }
 
@@ -204,24 +241,38 @@ impl<W: Wide, T: FloatWeights> Tile<'_, '_, '_, W, T> {
 #[inline(always)]
 fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     isa: W,
-    w: &[RawBytes<'_>; R],
+    panel: &Panel<'_, T, R>,
     x: &[&[f32]; C],
     cols: usize,
     first_use: bool,
 ) -> [[f32; R]; C] {
-    let panel = Panel::<T, R>::new(w);
     let runs = cols / LANES;
     let mut chunks: [&[[f32; LANES]]; C] = [&[]; C];
     for c in 0..C {
         chunks[c] = x[c].as_chunks().0.get(..runs).unwrap_or_default();
     }
+    let ahead = first_use.then(|| panel.start().wrapping_add(AHEAD));
+    let mut acc = isa.sums(panel, &chunks, ahead);
+    if !cols.is_multiple_of(LANES) {
+        rest::<W, T, R, C>(isa, panel, x, cols / LANES * LANES, &mut acc);
+    }
+    isa.trees(&acc)
+}
+
+/// See [`Wide::sums`].
+#[inline(always)]
+pub(super) fn run_by_run<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
+    isa: W,
+    panel: &Panel<'_, T, R>,
+    x: &[&[[f32; LANES]]; C],
+    ahead: Option<*const u8>,
+) -> [[W::Lanes; R]; C] {
     // Touched by constant indices alone, so that they stay in registers.
     let mut sums = [[isa.zero(); R]; C];
     let step = R * LANES * size_of::<T::Bits>();
-    let ahead = w[0].as_ptr().wrapping_add(AHEAD);
     // No run is missing, so the loop is never left early. To go on with zeros instead would cost registers.
-    'runs: for i in 0..runs {
-        if first_use {
+    'runs: for i in 0..panel.runs() {
+        if let Some(ahead) = ahead {
             isa.prefetch(ahead.wrapping_add(i * step), step);
         }
         let mut weights = [isa.zero(); R];
@@ -230,18 +281,14 @@ fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
             weights[r] = run;
         }
         for c in 0..C {
-            let Some(values) = chunks[c].get(i) else { break 'runs };
+            let Some(values) = x[c].get(i) else { break 'runs };
             let values = isa.load(values);
             for r in 0..R {
                 sums[c][r] = T::add_product(isa, sums[c][r], weights[r], values);
             }
         }
     }
-    let mut acc = sums;
-    if !cols.is_multiple_of(LANES) {
-        rest::<W, T, R, C>(isa, w, x, cols / LANES * LANES, &mut acc);
-    }
-    isa.trees(&acc)
+    sums
 }
 
 /// The last, incomplete run, from value `first` on.
@@ -251,24 +298,38 @@ fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
 #[inline(always)]
 fn rest<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     isa: W,
-    w: &[RawBytes<'_>; R],
+    panel: &Panel<'_, T, R>,
     x: &[&[f32]; C],
     first: usize,
     acc: &mut [[W::Lanes; R]; C],
 ) {
-    let mut values = [[0.0; LANES]; C];
-    for c in 0..C {
-        for (to, from) in values[c].iter_mut().zip(x[c].get(first..).unwrap_or_default()) {
-            *to = *from;
+    let (mut weights, mut values) = ([[0.0; LANES]; R], [[0.0; LANES]; C]);
+    last_weights::<T>(panel.bytes, panel.stride, first, &mut weights);
+    last_values(x, first, &mut values);
+    for r in 0..R {
+        for c in 0..C {
+            acc[c][r] = T::add_product(isa, acc[c][r], isa.load(&weights[r]), isa.load(&values[c]));
         }
     }
-    for r in 0..R {
-        let mut weights = [0.0; LANES];
-        for (i, to) in weights.iter_mut().enumerate() {
-            *to = T::value(w[r].read(first + i));
+}
+
+/// The elements of some rows, `stride` bytes long, from `first` on. Once for all kernels.
+#[inline(never)]
+fn last_weights<T: Float>(rows: RawBytes<'_>, stride: usize, first: usize, out: &mut [[f32; LANES]]) {
+    let len = stride / size_of::<T::Bits>();
+    for (row, out) in out.iter_mut().enumerate() {
+        for (index, out) in (first..len).zip(out) {
+            *out = T::value(rows.read(row * len + index));
         }
-        for c in 0..C {
-            acc[c][r] = T::add_product(isa, acc[c][r], isa.load(&weights), isa.load(&values[c]));
+    }
+}
+
+/// The values of some columns from `first` on. Once for all kernels.
+#[inline(never)]
+fn last_values(columns: &[&[f32]], first: usize, out: &mut [[f32; LANES]]) {
+    for (column, out) in columns.iter().zip(out) {
+        for (value, out) in column.get(first..).unwrap_or_default().iter().zip(out) {
+            *out = *value;
         }
     }
 }

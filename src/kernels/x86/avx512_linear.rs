@@ -2,10 +2,10 @@
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use super::avx2_products::starts;
+use super::avx512_floats::float;
 #[cfg(target_arch = "x86_64")]
 use super::avx512_six;
 use crate::kernels::Linear;
-use crate::kernels::floats::{self, FloatWeights, Run, Wide};
 use crate::kernels::rows::{self, At, Codes, Lanes, Strip, Weights};
 use crate::kernels::scalar_linear::{Bf16, F16, F32};
 use crate::mem::split::TileMut;
@@ -26,7 +26,7 @@ impl Avx512 {
     /// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI, and the operating system saves their
     /// registers.
     #[inline(always)]
-    unsafe fn new() -> Self {
+    pub(super) unsafe fn new() -> Self {
         Self(())
     }
 }
@@ -57,14 +57,14 @@ unsafe fn load16(p: *const u8) -> __m128i {
 /// # Safety
 /// They may be read.
 #[inline(always)]
-unsafe fn load32(p: *const u8) -> __m256i {
+pub(super) unsafe fn load32(p: *const u8) -> __m256i {
     // SAFETY: the caller's promise; no alignment needed.
     unsafe { _mm256_loadu_si256(p.cast()) }
 }
 
 /// Asks for `bytes` bytes from `start` on, into the second cache.
 #[inline(always)]
-fn prefetch(start: *const u8, bytes: usize) {
+pub(super) fn prefetch(start: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
         // SAFETY: a prefetch has no effect that a program can see, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast()) }
@@ -402,118 +402,6 @@ fn products(_: Avx512, sum: __m512i, w: __m512i, q: &[i8; BLOCK], g: usize) -> _
     }
 }
 
-impl Wide for Avx512 {
-    const ROOMY: bool = true;
-    const ONE_STREAM: bool = true;
-    type Lanes = __m512;
-
-    #[inline(always)]
-    fn zero(self) -> __m512 {
-        self.floats(0.0)
-    }
-
-    #[inline(always)]
-    fn load(self, from: &[f32; 16]) -> __m512 {
-        // SAFETY: 64 bytes that may be read, no alignment needed; AVX-512 is there.
-        unsafe { _mm512_loadu_ps(from.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn load_f32(self, from: Run<'_, u32>) -> __m512 {
-        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
-        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
-    fn load_f16(self, from: Run<'_, u16>) -> __m512 {
-        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
-        unsafe { _mm512_cvtph_ps(load32(from.as_ptr())) }
-    }
-
-    #[inline(always)]
-    fn load_bf16(self, from: Run<'_, u16>) -> __m512 {
-        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load32(from.as_ptr())))) }
-    }
-
-    #[inline(always)]
-    fn add_product(self, acc: __m512, w: __m512, x: __m512) -> __m512 {
-        self.add(acc, self.mul(w, x))
-    }
-
-    #[inline(always)]
-    fn add_exact(self, acc: __m512, w: __m512, x: __m512) -> __m512 {
-        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-        unsafe { _mm512_fmadd_ps(w, x, acc) }
-    }
-
-    #[inline(always)]
-    fn trees<const R: usize, const C: usize>(self, v: &[[__m512; R]; C]) -> [[f32; R]; C] {
-        let mut sums = [[0.0; R]; C];
-        if R * C <= 4 {
-            for c in 0..C {
-                for r in 0..R {
-                    sums[c][r] = self.tree(v[c][r]);
-                }
-            }
-            return sums;
-        }
-        for first in (0..R * C).step_by(16) {
-            let mut some = [self.zero(); 16];
-            for i in 0..16.min(R * C - first) {
-                some[i] = v[(first + i) / R][(first + i) % R];
-            }
-            let mut lanes = [0.0; 16];
-            self.store(sixteen_trees(self, &some), &mut lanes);
-            for i in 0..16.min(R * C - first) {
-                sums[(first + i) / R][(first + i) % R] = lanes[i];
-            }
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn prefetch(self, start: *const u8, bytes: usize) {
-        prefetch(start, bytes);
-    }
-
-    #[inline(always)]
-    fn tree(self, v: __m512) -> f32 {
-        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-        unsafe {
-            let eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
-            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-        }
-    }
-}
-
-/// The sums of 16 registers, each added up as by [`Wide::tree`]: in every step pairs of registers become one.
-#[inline(always)]
-fn sixteen_trees(_: Avx512, v: &[__m512; 16]) -> __m512 {
-    // SAFETY: instructions on registers, which a value of `Avx512` stands for.
-    unsafe {
-        let zero = _mm512_setzero_ps();
-        let (mut eights, mut fours, mut twos) = ([zero; 8], [zero; 4], [zero; 2]);
-        for i in 0..8 {
-            // Register `4 j + i` ends in lane `4 j + i`: they are taken four by four apart.
-            let (a, b) = (v[8 * (i % 2) + i / 2], v[8 * (i % 2) + i / 2 + 4]);
-            eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
-        }
-        for i in 0..4 {
-            let (a, b) = (eights[2 * i], eights[2 * i + 1]);
-            fours[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
-        }
-        for i in 0..2 {
-            let (a, b) = (fours[2 * i], fours[2 * i + 1]);
-            twos[i] = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
-        }
-        let [a, b] = twos;
-        _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b))
-    }
-}
-
 /// One function a type, by [`DType::index`].
 pub(super) const LINEAR: [Linear; DType::ALL.len()] = [
     float::<F32>,
@@ -532,22 +420,6 @@ pub(super) const LINEAR: [Linear; DType::ALL.len()] = [
 /// Floats of scratch memory for a matrix of `cols` columns.
 pub(super) fn scratch(cols: usize) -> usize {
     rows::scratch::<Avx512>(cols)
-}
-
-/// As [`root`], for float weights.
-///
-/// # Safety
-/// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
-#[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
-    // SAFETY: the caller's promise.
-    floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out);
-}
-
-/// A layer of float weights.
-fn float<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>, _: &mut [f32]) {
-    // SAFETY: this table is only reachable when all features of the root were detected.
-    unsafe { float_root::<T>(w, x, out) }
 }
 
 /// The root of a layer: everything is inlined here, where the instruction set is on.

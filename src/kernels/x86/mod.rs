@@ -7,6 +7,10 @@ mod avx2_linear;
 mod avx2_products;
 #[cfg(all(feature = "avx2", target_feature = "sse2"))]
 mod avx2_vector;
+#[cfg(all(feature = "avx512", target_arch = "x86_64", target_feature = "sse2"))]
+mod avx512_eight;
+#[cfg(all(feature = "avx512", target_feature = "sse2"))]
+mod avx512_floats;
 #[cfg(all(feature = "avx512", target_feature = "sse2"))]
 mod avx512_linear;
 #[cfg(all(feature = "avx512", target_arch = "x86_64", target_feature = "sse2"))]

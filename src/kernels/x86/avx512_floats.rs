@@ -1,0 +1,162 @@
+//! AVX-512: linear layers of float weights.
+#![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
+
+#[cfg(target_arch = "x86_64")]
+use super::avx512_eight;
+use super::avx512_linear::{Avx512, load32, prefetch};
+use crate::kernels::floats::{self, FloatWeights, Run, Wide};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::floats::{LANES, Panel};
+use crate::kernels::rows::Lanes;
+use crate::mem::split::TileMut;
+use crate::tensor::{Activations, Matrix};
+#[cfg(target_arch = "x86")]
+use core::arch::x86::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+
+impl Wide for Avx512 {
+    const ROOMY: bool = true;
+    const ONE_STREAM: bool = true;
+    type Lanes = __m512;
+
+    #[inline(always)]
+    fn zero(self) -> __m512 {
+        self.floats(0.0)
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; 16]) -> __m512 {
+        // SAFETY: 64 bytes that may be read, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_f32(self, from: Run<'_, u32>) -> __m512 {
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: Run<'_, u16>) -> __m512 {
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_cvtph_ps(load32(from.as_ptr())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: Run<'_, u16>) -> __m512 {
+        // SAFETY: `Run` answers for 16 elements, no alignment needed; AVX-512 is there.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load32(from.as_ptr())))) }
+    }
+
+    #[inline(always)]
+    fn add_product(self, acc: __m512, w: __m512, x: __m512) -> __m512 {
+        self.add(acc, self.mul(w, x))
+    }
+
+    #[inline(always)]
+    fn add_exact(self, acc: __m512, w: __m512, x: __m512) -> __m512 {
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        unsafe { _mm512_fmadd_ps(w, x, acc) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn sums<T: FloatWeights, const R: usize, const C: usize>(
+        self,
+        panel: &Panel<'_, T, R>,
+        x: &[&[[f32; LANES]]; C],
+        ahead: Option<*const u8>,
+    ) -> [[__m512; R]; C] {
+        match avx512_eight::sums(self, panel, x, ahead) {
+            Some(sums) => sums,
+            None => floats::run_by_run(self, panel, x, ahead),
+        }
+    }
+
+    #[inline(always)]
+    fn trees<const R: usize, const C: usize>(self, v: &[[__m512; R]; C]) -> [[f32; R]; C] {
+        let mut sums = [[0.0; R]; C];
+        for c in 0..C {
+            for (first, eight) in (0..R).step_by(8).zip(sums[c].chunks_mut(8)) {
+                if let Ok(eight) = <&mut [f32; 8]>::try_from(&mut *eight) {
+                    let mut some = [self.zero(); 8];
+                    for r in 0..8 {
+                        some[r] = v[c][(first + r) % R];
+                    }
+                    eight_trees(self, &some, eight);
+                } else {
+                    for (r, sum) in (first..).zip(eight) {
+                        *sum = self.tree(v[c][r]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn prefetch(self, start: *const u8, bytes: usize) {
+        prefetch(start, bytes);
+    }
+
+    #[inline(always)]
+    fn tree(self, v: __m512) -> f32 {
+        // SAFETY: instructions on registers, which a value of `Avx512` stands for.
+        unsafe {
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+}
+
+/// The sums of 8 registers, each added up as by [`Wide::tree`]: in every step pairs of registers become one. Lanes are
+/// chosen by a mask where that serves, which any unit does; few shuffle.
+#[inline(always)]
+fn eight_trees(_: Avx512, v: &[__m512; 8], out: &mut [f32; 8]) {
+    // SAFETY: instructions on registers, which a value of `Avx512` stands for; 32 bytes that may be written, no alignment
+    // needed.
+    unsafe {
+        // Halves: the first of `a`, the second of `b`.
+        let halves = |a, b| {
+            let straight = _mm512_mask_blend_ps(0xff00, a, b);
+            _mm512_add_ps(straight, _mm512_shuffle_f32x4::<0x4e>(a, b))
+        };
+        // Quarters by turns.
+        let quarters = |a, b| {
+            let (straight, crossed) =
+                (_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_mask_blend_ps(0x0f0f, a, b));
+            _mm512_add_ps(straight, _mm512_shuffle_f32x4::<0xb1>(crossed, crossed))
+        };
+        let a = quarters(halves(v[0], v[4]), halves(v[2], v[6]));
+        let b = quarters(halves(v[1], v[5]), halves(v[3], v[7]));
+        // Pairs by turns, one of each register.
+        let straight = _mm512_mask_blend_ps(0xcccc, a, b);
+        let pairs = _mm512_add_ps(straight, _mm512_shuffle_ps::<0x4e>(a, b));
+        let sums = _mm512_add_ps(pairs, _mm512_permute_ps::<0xb1>(pairs));
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(_mm512_castps_si512(sums)));
+    }
+}
+
+/// The root of a layer: everything is inlined here, where the instruction set is on.
+///
+/// # Safety
+/// The CPU has AVX2, F16C, AVX-512 (F, BW, DQ, VL) and AVX-512 VNNI.
+#[target_feature(enable = "avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn float_root<T: FloatWeights>(w: &Matrix<'_>, x: &Activations<'_>, out: &mut TileMut<'_, f32>) {
+    // SAFETY: the caller's promise.
+    floats::linear::<Avx512, T>(unsafe { Avx512::new() }, w, x, out);
+}
+
+/// A layer of float weights.
+pub(super) fn float<T: FloatWeights>(
+    w: &Matrix<'_>,
+    x: &Activations<'_>,
+    out: &mut TileMut<'_, f32>,
+    _: &mut [f32],
+) {
+    // SAFETY: this table is only reachable when all features of the root were detected.
+    unsafe { float_root::<T>(w, x, out) }
+}
