@@ -13,12 +13,10 @@ use core::marker::PhantomData;
 pub(super) const LANES: usize = 16;
 
 /// Bytes between what is read for the first time and what is asked for.
-const AHEAD: usize = 16 << 10;
+pub(super) const AHEAD: usize = 16 << 10;
 
 /// An instruction set that holds the 16 lanes of a sum. A value of the type is the proof that the CPU has it.
 pub(super) trait Wide: Copy {
-    /// Whether there are registers for 16 sums at a time, or for four.
-    const ROOMY: bool;
     /// Whether one column takes the rows one after the other: prefetchers follow one stream best, and from memory that
     /// counts for more than what rows can share.
     const ONE_STREAM: bool;
@@ -40,30 +38,13 @@ pub(super) trait Wide: Copy {
     fn add_exact(self, acc: Self::Lanes, w: Self::Lanes, x: Self::Lanes) -> Self::Lanes;
     /// Asks for `bytes` bytes of memory from `start` on to be brought near. Any address is allowed.
     fn prefetch(self, start: *const u8, bytes: usize);
-    /// The sums of the products of all runs, `[column][row]`. As many bytes as are read of the weights are asked for from `ahead`
-    /// on.
+    /// All outputs of a tile with several columns; `false` if the matrix has fewer rows than are taken together.
     #[inline(always)]
-    fn sums<T: FloatWeights, const R: usize, const C: usize>(
-        self,
-        panel: &Panel<'_, T, R>,
-        x: &[&[[f32; LANES]]; C],
-        ahead: Option<*const u8>,
-    ) -> [[Self::Lanes; R]; C] {
-        run_by_run(self, panel, x, ahead)
+    fn columns<T: FloatWeights>(self, tile: &mut Tile<'_, '_, '_, Self, T>) -> bool {
+        tile.run::<2, 2>()
     }
     /// Lane `l` takes lane `l + 8`, then `l + 4`, `l + 2`, `l + 1`.
     fn tree(self, v: Self::Lanes) -> f32;
-    /// The same for many sums.
-    #[inline(always)]
-    fn trees<const R: usize, const C: usize>(self, v: &[[Self::Lanes; R]; C]) -> [[f32; R]; C] {
-        let mut sums = [[0.0; R]; C];
-        for c in 0..C {
-            for r in 0..R {
-                sums[c][r] = self.tree(v[c][r]);
-            }
-        }
-        sums
-    }
 }
 
 /// 16 elements of a row, all inside, at any alignment.
@@ -130,8 +111,9 @@ pub(super) struct Panel<'w, T: FloatWeights, const R: usize> {
 impl<'w, T: FloatWeights, const R: usize> Panel<'w, T, R> {
     /// The rows from `first` on, or `None` when they are not all there.
     #[inline(always)]
-    fn new(w: &Matrix<'w>, first: usize) -> Option<Self> {
-        let stride = w.row_bytes();
+    pub(super) fn new(w: &Matrix<'w>, first: usize) -> Option<Self> {
+        // Where the type of `w` is `T`, as it should be, the bytes of a row; found without looking that up for every one.
+        let stride = w.cols().checked_mul(size_of::<T::Bits>())?;
         let bytes = w.bytes().sub(first.checked_mul(stride)?, stride.checked_mul(R)?)?;
         let mut starts = [bytes.as_ptr(); R];
         for r in 0..R {
@@ -152,10 +134,27 @@ impl<'w, T: FloatWeights, const R: usize> Panel<'w, T, R> {
         self.stride
     }
 
+    /// Elements of a row.
+    #[inline(always)]
+    pub(super) fn cols(&self) -> usize {
+        self.stride / size_of::<T::Bits>()
+    }
+
     /// Whole runs of a row.
     #[inline(always)]
     pub(super) fn runs(&self) -> usize {
         self.stride / (LANES * size_of::<T::Bits>())
+    }
+
+    /// Puts what lies behind the whole runs of the rows to the beginning of each line. Once for all kernels.
+    #[inline(never)]
+    pub(super) fn ends(&self, out: &mut [[T::Bits; LANES]; R]) {
+        let (len, first) = (self.cols(), self.runs() * LANES);
+        for (row, out) in out.iter_mut().enumerate() {
+            for (index, out) in (first..len).zip(out) {
+                *out = self.bytes.read(row * len + index);
+            }
+        }
     }
 
     /// Run `index` of row `row`; `None` behind the last whole run.
@@ -184,10 +183,9 @@ pub(super) fn linear<W: Wide, T: FloatWeights>(
     let lines = out.lines().min(x.len().checked_div(cols).unwrap_or(0));
     let mut tile = Tile { isa, w, x, rows, lines, out, weights: PhantomData::<T> };
     let done = match lines {
-        2.. if W::ROOMY => tile.run::<8, 3>(),
-        ..=1 if W::ONE_STREAM => tile.run::<1, 1>(),
-        ..=1 => tile.run::<4, 1>(),
-        _ => tile.run::<2, 2>(),
+        2.. => isa.columns(&mut tile),
+        _ if W::ONE_STREAM => tile.run::<1, 1>(),
+        _ => tile.run::<4, 1>(),
     };
     if !done {
         scalar_linear::float::<T>(w, &Activations::F32(all), out, &mut []);
@@ -195,13 +193,14 @@ pub(super) fn linear<W: Wide, T: FloatWeights>(
 }
 
 /// What a tile consists of, cut down to what exists.
-struct Tile<'t, 'w, 'p, W, T> {
+pub(super) struct Tile<'t, 'w, 'p, W, T> {
     isa: W,
-    w: &'t Matrix<'w>,
-    x: &'t [f32],
-    rows: usize,
-    lines: usize,
-    out: &'t mut TileMut<'p, f32>,
+    pub(super) w: &'t Matrix<'w>,
+    /// The columns, from that of the first line on.
+    pub(super) x: &'t [f32],
+    pub(super) rows: usize,
+    pub(super) lines: usize,
+    pub(super) out: &'t mut TileMut<'p, f32>,
     weights: PhantomData<T>,
 }
 
@@ -251,28 +250,15 @@ fn dots<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     for c in 0..C {
         chunks[c] = x[c].as_chunks().0.get(..runs).unwrap_or_default();
     }
-    let ahead = first_use.then(|| panel.start().wrapping_add(AHEAD));
-    let mut acc = isa.sums(panel, &chunks, ahead);
-    if !cols.is_multiple_of(LANES) {
-        rest::<W, T, R, C>(isa, panel, x, cols / LANES * LANES, &mut acc);
-    }
-    isa.trees(&acc)
-}
-
-/// See [`Wide::sums`].
-#[inline(always)]
-pub(super) fn run_by_run<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
-    isa: W,
-    panel: &Panel<'_, T, R>,
-    x: &[&[[f32; LANES]]; C],
-    ahead: Option<*const u8>,
-) -> [[W::Lanes; R]; C] {
     // Touched by constant indices alone, so that they stay in registers.
     let mut sums = [[isa.zero(); R]; C];
+    let ahead = panel.start().wrapping_add(AHEAD);
+    // None is missing, which the compiler does not know: so it need not look at every one.
+    let runs = chunks.iter().fold(runs.min(panel.runs()), |runs, x| runs.min(x.len()));
     let step = R * LANES * size_of::<T::Bits>();
-    // No run is missing, so the loop is never left early. To go on with zeros instead would cost registers.
-    'runs: for i in 0..panel.runs() {
-        if let Some(ahead) = ahead {
+    // It is never left early. To go on with zeros instead would cost registers.
+    'runs: for i in 0..runs {
+        if first_use {
             isa.prefetch(ahead.wrapping_add(i * step), step);
         }
         let mut weights = [isa.zero(); R];
@@ -281,11 +267,21 @@ pub(super) fn run_by_run<W: Wide, T: FloatWeights, const R: usize, const C: usiz
             weights[r] = run;
         }
         for c in 0..C {
-            let Some(values) = x[c].get(i) else { break 'runs };
+            let Some(values) = chunks[c].get(i) else { break 'runs };
             let values = isa.load(values);
             for r in 0..R {
                 sums[c][r] = T::add_product(isa, sums[c][r], weights[r], values);
             }
+        }
+    }
+    let mut acc = sums;
+    if !cols.is_multiple_of(LANES) {
+        rest::<W, T, R, C>(isa, panel, x, cols / LANES * LANES, &mut acc);
+    }
+    let mut sums = [[0.0; R]; C];
+    for c in 0..C {
+        for r in 0..R {
+            sums[c][r] = isa.tree(acc[c][r]);
         }
     }
     sums

@@ -245,7 +245,6 @@ impl<P: Products> Lanes for Neon<P> {
 }
 
 impl<P: Products> Wide for Neon<P> {
-    const ROOMY: bool = false;
     const ONE_STREAM: bool = false;
     type Lanes = [float32x4_t; 4];
 

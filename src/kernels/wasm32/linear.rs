@@ -193,7 +193,6 @@ impl Lanes for Simd128 {
 }
 
 impl Wide for Simd128 {
-    const ROOMY: bool = false;
     const ONE_STREAM: bool = false;
     type Lanes = [v128; 4];
 

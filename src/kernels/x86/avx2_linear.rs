@@ -239,7 +239,6 @@ impl<P: Products> Lanes for Avx2<P> {
 }
 
 impl<P: Products> Wide for Avx2<P> {
-    const ROOMY: bool = false;
     const ONE_STREAM: bool = true;
     type Lanes = [__m256; 2];
 

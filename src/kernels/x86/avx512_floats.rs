@@ -1,12 +1,11 @@
 //! AVX-512: linear layers of float weights.
-#![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512_eight;
 use super::avx512_linear::{Avx512, load32, prefetch};
-use crate::kernels::floats::{self, FloatWeights, Run, Wide};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::floats::{LANES, Panel};
+use crate::kernels::floats::Tile;
+use crate::kernels::floats::{self, FloatWeights, Run, Wide};
 use crate::kernels::rows::Lanes;
 use crate::mem::split::TileMut;
 use crate::tensor::{Activations, Matrix};
@@ -16,7 +15,6 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 
 impl Wide for Avx512 {
-    const ROOMY: bool = true;
     const ONE_STREAM: bool = true;
     type Lanes = __m512;
 
@@ -62,37 +60,8 @@ impl Wide for Avx512 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn sums<T: FloatWeights, const R: usize, const C: usize>(
-        self,
-        panel: &Panel<'_, T, R>,
-        x: &[&[[f32; LANES]]; C],
-        ahead: Option<*const u8>,
-    ) -> [[__m512; R]; C] {
-        match avx512_eight::sums(self, panel, x, ahead) {
-            Some(sums) => sums,
-            None => floats::run_by_run(self, panel, x, ahead),
-        }
-    }
-
-    #[inline(always)]
-    fn trees<const R: usize, const C: usize>(self, v: &[[__m512; R]; C]) -> [[f32; R]; C] {
-        let mut sums = [[0.0; R]; C];
-        for c in 0..C {
-            for (first, eight) in (0..R).step_by(8).zip(sums[c].chunks_mut(8)) {
-                if let Ok(eight) = <&mut [f32; 8]>::try_from(&mut *eight) {
-                    let mut some = [self.zero(); 8];
-                    for r in 0..8 {
-                        some[r] = v[c][(first + r) % R];
-                    }
-                    eight_trees(self, &some, eight);
-                } else {
-                    for (r, sum) in (first..).zip(eight) {
-                        *sum = self.tree(v[c][r]);
-                    }
-                }
-            }
-        }
-        sums
+    fn columns<T: FloatWeights>(self, tile: &mut Tile<'_, '_, '_, Self, T>) -> bool {
+        avx512_eight::tile(self, tile)
     }
 
     #[inline(always)]
@@ -109,34 +78,6 @@ impl Wide for Avx512 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
-    }
-}
-
-/// The sums of 8 registers, each added up as by [`Wide::tree`]: in every step pairs of registers become one. Lanes are
-/// chosen by a mask where that serves, which any unit does; few shuffle.
-#[inline(always)]
-fn eight_trees(_: Avx512, v: &[__m512; 8], out: &mut [f32; 8]) {
-    // SAFETY: instructions on registers, which a value of `Avx512` stands for; 32 bytes that may be written, no alignment
-    // needed.
-    unsafe {
-        // Halves: the first of `a`, the second of `b`.
-        let halves = |a, b| {
-            let straight = _mm512_mask_blend_ps(0xff00, a, b);
-            _mm512_add_ps(straight, _mm512_shuffle_f32x4::<0x4e>(a, b))
-        };
-        // Quarters by turns.
-        let quarters = |a, b| {
-            let (straight, crossed) =
-                (_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_mask_blend_ps(0x0f0f, a, b));
-            _mm512_add_ps(straight, _mm512_shuffle_f32x4::<0xb1>(crossed, crossed))
-        };
-        let a = quarters(halves(v[0], v[4]), halves(v[2], v[6]));
-        let b = quarters(halves(v[1], v[5]), halves(v[3], v[7]));
-        // Pairs by turns, one of each register.
-        let straight = _mm512_mask_blend_ps(0xcccc, a, b);
-        let pairs = _mm512_add_ps(straight, _mm512_shuffle_ps::<0x4e>(a, b));
-        let sums = _mm512_add_ps(pairs, _mm512_permute_ps::<0xb1>(pairs));
-        _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(_mm512_castps_si512(sums)));
     }
 }
 
