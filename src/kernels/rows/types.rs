@@ -377,12 +377,13 @@ impl Weights for Q6_K {
             }
             // Not beside the loads, which would wait.
             sink.part(six.part(isa, 0));
-            at.ask_in::<S>(isa, (half, 2), 0, 3);
+            at.ask_in::<S>(isa, (half, 2), 0, 4);
             sink.part(six.part(isa, 1));
-            at.ask_in::<S>(isa, (half, 2), 1, 3);
+            at.ask_in::<S>(isa, (half, 2), 1, 4);
             sink.part(six.part(isa, 2));
-            at.ask_in::<S>(isa, (half, 2), 2, 3);
+            at.ask_in::<S>(isa, (half, 2), 2, 4);
             sink.part(six.part(isa, 3));
+            at.ask_in::<S>(isa, (half, 2), 3, 4);
         }
     }
 }
