@@ -102,9 +102,10 @@ impl FloatWeights for Bf16 {
 
 /// Neighbouring rows, all inside the matrix, cut into runs of 16 elements.
 pub(super) struct Panel<'w, T: FloatWeights, const R: usize> {
-    bytes: RawBytes<'w>,
+    pub(super) bytes: RawBytes<'w>,
     starts: [*const u8; R],
-    stride: usize,
+    /// Bytes from a row to the next.
+    pub(super) stride: usize,
     weights: PhantomData<T>,
 }
 
@@ -128,33 +129,10 @@ impl<'w, T: FloatWeights, const R: usize> Panel<'w, T, R> {
         self.bytes.as_ptr()
     }
 
-    /// Bytes from a row to the next.
-    #[inline(always)]
-    pub(super) fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// Elements of a row.
-    #[inline(always)]
-    pub(super) fn cols(&self) -> usize {
-        self.stride / size_of::<T::Bits>()
-    }
-
     /// Whole runs of a row.
     #[inline(always)]
     pub(super) fn runs(&self) -> usize {
         self.stride / (LANES * size_of::<T::Bits>())
-    }
-
-    /// Puts what lies behind the whole runs of the rows to the beginning of each line. Once for all kernels.
-    #[inline(never)]
-    pub(super) fn ends(&self, out: &mut [[T::Bits; LANES]; R]) {
-        let (len, first) = (self.cols(), self.runs() * LANES);
-        for (row, out) in out.iter_mut().enumerate() {
-            for (index, out) in (first..len).zip(out) {
-                *out = self.bytes.read(row * len + index);
-            }
-        }
     }
 
     /// Run `index` of row `row`; `None` behind the last whole run.

@@ -40,7 +40,7 @@ pub(super) fn tile<T: FloatWeights>(isa: Avx512, tile: &mut Tile<'_, '_, '_, Avx
         let first = wanted.min(last);
         let Some(panel) = Panel::<T, ROWS>::new(tile.w, first) else { return false };
         if !cols.is_multiple_of(LANES) {
-            panel.ends(&mut ends.weights);
+            last_weights(&panel, &mut ends.weights);
         }
         for line in (0..tile.lines).step_by(COLUMNS) {
             let columns = array::from_fn(|c| (line + c).min(tile.lines - 1) * cols);
@@ -56,6 +56,17 @@ pub(super) fn tile<T: FloatWeights>(isa: Avx512, tile: &mut Tile<'_, '_, '_, Avx
         }
     }
     true
+}
+
+/// What lies behind the whole runs of the rows.
+#[inline(never)]
+fn last_weights<T: FloatWeights>(panel: &Panel<'_, T, ROWS>, out: &mut [[T::Bits; LANES]; ROWS]) {
+    let (cols, first) = (panel.stride / size_of::<T::Bits>(), panel.runs() * LANES);
+    for (row, out) in out.iter_mut().enumerate() {
+        for (index, out) in (first..cols).zip(out) {
+            *out = panel.bytes.read(row * cols + index);
+        }
+    }
 }
 
 /// As many results as there are places.
@@ -76,7 +87,7 @@ fn products<T: FloatWeights>(
     first_use: bool,
     ends: &mut Ends<T::Bits>,
 ) {
-    let (cols, runs) = (panel.cols(), panel.runs());
+    let (cols, runs) = (panel.stride / size_of::<T::Bits>(), panel.runs());
     if columns.iter().any(|column| *column > x.len() || cols > x.len() - column) {
         return;
     }
@@ -89,7 +100,7 @@ fn products<T: FloatWeights>(
     let runs = (runs, cols > runs * LANES);
     // SAFETY: panel and columns have `runs` runs, of which all are inside, and a value of `Avx512` stands for the
     // instructions.
-    unsafe { all_runs::<T>(panel.start(), panel.stride(), columns, runs, first_use, ends) }
+    unsafe { all_runs::<T>(panel.start(), panel.stride, columns, runs, first_use, ends) }
 }
 
 /// Adds the products of the weights of row `$r` with the three columns to their sums.
