@@ -102,7 +102,7 @@ impl FloatWeights for Bf16 {
 
 /// Neighbouring rows, all inside the matrix, cut into runs of 16 elements.
 pub(super) struct Panel<'w, T: FloatWeights, const R: usize> {
-    pub(super) bytes: RawBytes<'w>,
+    bytes: RawBytes<'w>,
     starts: [*const u8; R],
     /// Bytes from a row to the next.
     pub(super) stride: usize,
@@ -133,6 +133,12 @@ impl<'w, T: FloatWeights, const R: usize> Panel<'w, T, R> {
     #[inline(always)]
     pub(super) fn runs(&self) -> usize {
         self.stride / (LANES * size_of::<T::Bits>())
+    }
+
+    /// What lies behind the whole runs of the rows, made something else, to the beginning of each line.
+    #[inline(always)]
+    pub(super) fn ends<V>(&self, out: &mut [[V; LANES]; R], value: impl Fn(T::Bits) -> V) {
+        last_weights::<T, V>(self.bytes, self.stride, out, value);
     }
 
     /// Run `index` of row `row`; `None` behind the last whole run.
@@ -278,7 +284,7 @@ fn rest<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     acc: &mut [[W::Lanes; R]; C],
 ) {
     let (mut weights, mut values) = ([[0.0; LANES]; R], [[0.0; LANES]; C]);
-    last_weights::<T>(panel.bytes, panel.stride, first, &mut weights);
+    panel.ends(&mut weights, T::value);
     last_values(x, first, &mut values);
     for r in 0..R {
         for c in 0..C {
@@ -287,13 +293,18 @@ fn rest<W: Wide, T: FloatWeights, const R: usize, const C: usize>(
     }
 }
 
-/// The elements of some rows, `stride` bytes long, from `first` on. Once for all kernels.
+/// The elements behind whole runs of some rows, `stride` bytes long, made something else. Once for all kernels.
 #[inline(never)]
-fn last_weights<T: Float>(rows: RawBytes<'_>, stride: usize, first: usize, out: &mut [[f32; LANES]]) {
+fn last_weights<T: Float, V>(
+    rows: RawBytes<'_>,
+    stride: usize,
+    out: &mut [[V; LANES]],
+    value: impl Fn(T::Bits) -> V,
+) {
     let len = stride / size_of::<T::Bits>();
     for (row, out) in out.iter_mut().enumerate() {
-        for (index, out) in (first..len).zip(out) {
-            *out = T::value(rows.read(row * len + index));
+        for (index, out) in (len / LANES * LANES..len).zip(out) {
+            *out = value(rows.read(row * len + index));
         }
     }
 }

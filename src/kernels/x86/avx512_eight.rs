@@ -40,7 +40,7 @@ pub(super) fn tile<T: FloatWeights>(isa: Avx512, tile: &mut Tile<'_, '_, '_, Avx
         let first = wanted.min(last);
         let Some(panel) = Panel::<T, ROWS>::new(tile.w, first) else { return false };
         if !cols.is_multiple_of(LANES) {
-            last_weights(&panel, &mut ends.weights);
+            panel.ends(&mut ends.weights, |bits| bits);
         }
         for line in (0..tile.lines).step_by(COLUMNS) {
             let columns = array::from_fn(|c| (line + c).min(tile.lines - 1) * cols);
@@ -56,17 +56,6 @@ pub(super) fn tile<T: FloatWeights>(isa: Avx512, tile: &mut Tile<'_, '_, '_, Avx
         }
     }
     true
-}
-
-/// What lies behind the whole runs of the rows.
-#[inline(never)]
-fn last_weights<T: FloatWeights>(panel: &Panel<'_, T, ROWS>, out: &mut [[T::Bits; LANES]; ROWS]) {
-    let (cols, first) = (panel.stride / size_of::<T::Bits>(), panel.runs() * LANES);
-    for (row, out) in out.iter_mut().enumerate() {
-        for (index, out) in (first..cols).zip(out) {
-            *out = panel.bytes.read(row * cols + index);
-        }
-    }
 }
 
 /// As many results as there are places.
@@ -183,8 +172,8 @@ macro_rules! across {
 /// See [`products`].
 ///
 /// # Safety
-/// So many runs, whatever lies behind them, may be read in eight rows from `w` on, `stride` bytes apart, and in each column, and the CPU has
-/// AVX-512 (F, BW, VL).
+/// So many runs may be read in eight rows from `w` on, `stride` bytes apart, and in each column; `ends` holds what is behind
+/// them, if something is; the CPU has AVX-512 (F, BW, VL).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn all_runs<T: FloatWeights>(
@@ -243,9 +232,9 @@ unsafe fn all_runs<T: FloatWeights>(
             "mov {now}, {rest}",
             "xor {rest}, {rest}",
             "mov {stride}, 16 * {size}",
-            "mov {p0}, {ends}",
-            "lea {p3}, [{ends} + 3 * 16 * {size}]",
-            "lea {p6}, [{ends} + 6 * 16 * {size}]",
+            "lea {p0}, [{ends} + {weights}]",
+            "lea {p3}, [{ends} + {weights} + 3 * 16 * {size}]",
+            "lea {p6}, [{ends} + {weights} + 6 * 16 * {size}]",
             "lea {x0}, [{ends} + {values}]",
             "lea {x1}, [{ends} + {values} + 64]",
             "lea {x2}, [{ends} + {values} + 128]",
@@ -256,6 +245,7 @@ unsafe fn all_runs<T: FloatWeights>(
             across!("2", "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23", "ymm16"),
             kind = const match T::DTYPE { DType::F32 => 0, DType::F16 => 1, _ => 2 },
             size = const size_of::<T::Bits>(),
+            weights = const offset_of!(Ends<T::Bits>, weights),
             values = const offset_of!(Ends<T::Bits>, values),
             sums = const offset_of!(Ends<T::Bits>, sums),
             upper = in(kreg) 0xaaaa_aaaa_u32,

@@ -1,4 +1,4 @@
-//! AVX-512: linear layers of float weights.
+//! AVX-512: linear layers of float weights, fused multiply-adds where products are exact.
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512_eight;

@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI: sixteen rows side by side, a fused multiply-add of floats where products are exact.
+//! AVX-512 with VNNI: linear layers of quantised weights, sixteen rows side by side.
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are clearer with indices")]
 
 use super::avx2_products::starts;
