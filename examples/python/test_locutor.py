@@ -258,30 +258,49 @@ class Python(unittest.TestCase):
         self.assertEqual(list(again.generate_tokens(Sampler(seed=1), max_tokens=count + 20, ignore_end=True)), seen)
 
     def test_a_session_does_one_call_at_a_time(self):
-        prompt, answers = "One day " * 90, []
+        prompt, continuation = (self.model.tokenize(text) for text in (PROMPT, "One day " * 90))
 
-        def generate(session):
-            session.feed(prompt)
-            answers.append("".join(session.generate(Sampler(seed=1), max_tokens=50)))
+        def begun():
+            session = self.session()
+            session.feed_tokens(prompt)
+            return session
 
-        generate(self.session())
-        session = self.session()
-        thread = threading.Thread(target=generate, args=[session])
-        thread.start()
-        busy = 0
-        while thread.is_alive():
+        expected = begun().log_prob(continuation)
+        session, refused, answers, failures = begun(), threading.Event(), [], []
+
+        def patiently(call, *arguments):
+            # Whichever thread comes second is refused, this one or the other.
+            while True:
+                try:
+                    return call(*arguments)
+                except locutor.Busy as error:
+                    self.assertEqual(error.status, -400)
+                    refused.set()
+
+        def compute():
+            # Again and again, as a thread may sleep for as long as one call takes.
+            end = time.monotonic() + 60
             try:
-                session.truncate(10_000)
-            except locutor.Busy as error:
-                self.assertEqual(error.status, -400)
-                busy += 1
+                while not answers or not refused.is_set() and time.monotonic() < end:
+                    answers.append(patiently(session.log_prob, continuation))
+                    patiently(session.truncate, len(prompt))
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=compute)
+        thread.start()
+        while thread.is_alive() and not refused.is_set():
+            try:
+                patiently(session.truncate, 10_000)
             except locutor.LocutorError:
-                pass
+                pass  # Nothing lies behind that many tokens.
         thread.join()
-        self.assertGreater(busy, 0)
+        self.assertEqual(failures, [])
+        self.assertTrue(refused.is_set())
         # What was refused changed nothing.
-        self.assertEqual(len(answers), 2)
-        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(session.tokens, prompt)
+        for answer in answers:
+            self.assertEqual(answer, expected)
 
     @unittest.skipIf(os.name == "nt", "signals of POSIX")
     def test_interrupt(self):
