@@ -62,6 +62,11 @@ pub(super) trait Lanes: Copy {
     fn and(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// Bitwise or.
     fn or(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// The low halves of the bytes of `low`, and the high halves of those of `high`.
+    #[inline(always)]
+    fn low_halves(self, low: Self::Int, high: Self::Int) -> Self::Int {
+        self.or(self.and(low, self.bytes(0x0f)), self.and(high, self.bytes(0xf0)))
+    }
     /// Bits `by` places up, or down when negative, within 16-bit lanes; what crosses bytes is for the caller to mask.
     fn shift(self, v: Self::Int, by: i32) -> Self::Int;
     /// The high half of each lane of `low`, and above it the low half of that of `high`.

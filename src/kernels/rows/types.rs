@@ -364,25 +364,27 @@ impl Weights for Q6_K {
         // A loop, since its code is long.
         for half in 0..core::hint::black_box(2) {
             let start = offset_of!(Q6_K, low) + 64 * half;
-            let low = [isa.eights(at, start), isa.eights(at, start + 32)];
             let high = isa.eights(at, offset_of!(Q6_K, high) + 32 * half);
             let scales = [scales[2 * half % 4], scales[(2 * half + 1) % 4]];
-            let six = Sixes { d, low, high, scales };
+            let six = Sixes { d, high, scales };
+            let first = isa.eights(at, start);
             if S::LOOP {
+                let low = [first, isa.eights(at, start + 32)];
                 for i in 0..times::<L, S>(4) {
                     at.ask_in::<S>(isa, (4 * half + i, 8), 0, 1);
-                    sink.part(six.part(isa, i));
+                    sink.part(six.part(isa, &low[i % 2], i));
                 }
                 continue;
             }
-            // Not beside the loads, which would wait.
-            sink.part(six.part(isa, 0));
+            // The second 32 bytes once the first ones are at work, and memory ahead not beside loads, which would wait.
+            sink.part(six.part(isa, &first, 0));
             at.ask_in::<S>(isa, (half, 2), 0, 4);
-            sink.part(six.part(isa, 1));
+            let second = isa.eights(at, start + 32);
+            sink.part(six.part(isa, &second, 1));
             at.ask_in::<S>(isa, (half, 2), 1, 4);
-            sink.part(six.part(isa, 2));
+            sink.part(six.part(isa, &first, 2));
             at.ask_in::<S>(isa, (half, 2), 2, 4);
-            sink.part(six.part(isa, 3));
+            sink.part(six.part(isa, &second, 3));
             at.ask_in::<S>(isa, (half, 2), 3, 4);
         }
     }
@@ -391,24 +393,23 @@ impl Weights for Q6_K {
 /// Half a [`Q6_K`] block.
 struct Sixes<L: Lanes> {
     d: L::Float,
-    low: [[L::Int; 8]; 2],
     high: [L::Int; 8],
     /// The scales, a byte for each 16 values.
     scales: [L::Int; 2],
 }
 
 impl<L: Lanes> Sixes<L> {
-    /// One of the four parts: from the low or the high halves of the bytes of `low`, each second part from the second 32,
-    /// and two bits of each byte of `high`.
+    /// One of the four parts: from the low or the high halves of the bytes of `low`, which are the first 32 for the parts 0
+    /// and 2 and the second 32 for 1 and 3, and from two bits of each byte of `high`.
     #[inline(always)]
-    fn part(&self, isa: L, i: usize) -> Part<L> {
-        let bits = isa.bytes(48);
-        let mut w = self.low[i % 2];
+    fn part(&self, isa: L, low: &[L::Int; 8], i: usize) -> Part<L> {
+        // Every second pair of bits: those of the part go to the lowest of a high half, and none above them.
+        let pairs = isa.bytes(if i.is_multiple_of(2) { 0x33 } else { 0xcc });
+        let mut w = *low;
         for (w, high) in w.iter_mut().zip(&self.high) {
-            let (first, second) = nibbles(isa, *w);
-            let four = if i < 2 { first } else { second };
-            let two = isa.and(isa.shift(*high, 4 - 2 * i as i32), bits);
-            *w = isa.or(four, two);
+            let four = if i < 2 { *w } else { isa.shift(*w, -4) };
+            let two = isa.shift(isa.and(*high, pairs), 4 - 2 * i as i32);
+            *w = isa.low_halves(four, two);
         }
         let scales = self.scales[i / 2 % 2];
         let first = isa.mul(self.d, isa.signed_byte(scales, 2 * (i % 2)));

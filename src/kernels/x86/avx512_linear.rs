@@ -180,14 +180,14 @@ impl Lanes for Avx512 {
             let set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(v, from), bits);
             _mm512_mask_add_epi8(w, set, w, _mm512_set1_epi8(16))
         }}
-        fn byte(v: __m512i, i: usize) -> __m512 {{
-            let low = _mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * i as i32));
-            _mm512_cvtepi32_ps(_mm512_and_si512(low, _mm512_set1_epi32(255)))
-        }}
-        fn signed_byte(v: __m512i, i: usize) -> __m512 {{
-            let high = _mm512_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * i as i32));
-            _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(high))
-        }}
+        // By products with ones at the place of the byte: one instruction instead of two, and none that moves bits, which
+        // turning rows is full of.
+        fn byte(v: __m512i, i: usize) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), v, _mm512_set1_epi32(1 << (8 * i))))
+        }
+        fn signed_byte(v: __m512i, i: usize) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi32(1 << (8 * i)), v))
+        }
         fn splat(value: i32) -> __m512i { _mm512_set1_epi32(value) }
         fn float(v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
         fn floats(value: f32) -> __m512 { _mm512_set1_ps(value) }
