@@ -344,6 +344,22 @@ fn bench_reports_every_test_with_its_keys() {
         assert_eq!(line["runs"], 2);
         assert!(line["isa"].is_string() && line["model"].is_string() && line["threads"].is_u64());
     }
+    // A share of what a loop reads: both read the same bytes.
+    let text = ok(&["bench", "-p", "0", "-n", "8", "-r", "1", "-t", "2", "--memory", "--json"]);
+    let line: Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(line["test"], "weights");
+    let number = |key: &str| line[key].as_f64().unwrap();
+    let share = 100.0 * number("gb_per_s_median") / number("loop_gb_per_s");
+    assert!((share / number("percent_of_loop") - 1.0).abs() < 1e-9);
+    // All matrices of the story model but its positions: its head is the embedding.
+    let text = ok(&["inspect", "--tensors", "--json"]);
+    let directory: Value = serde_json::from_str(&text).unwrap();
+    let is_read = |tensor: &&Value| {
+        tensor["name"] != "position_embd.weight" && tensor["shape"].as_array().unwrap().len() == 2
+    };
+    let matrices = directory["tensors"].as_array().unwrap().iter().filter(is_read);
+    let bytes: u64 = matrices.map(|tensor| tensor["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(number("weights_mb"), bytes as f64 / 1e6);
     // Without options the tests fit the context of the embedded model.
     assert_eq!(ok(&["bench", "-r", "1", "--json"]).lines().count(), 2);
 }

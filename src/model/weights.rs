@@ -101,16 +101,14 @@ impl<'a> Weights<'a> {
         self.data
     }
 
-    /// Bytes of all matrices and vectors that a token's computation reads, embedding rows aside.
-    pub fn bytes(&self) -> u64 {
-        let matrices = self.places.iter().filter(|place| place.kind == 1);
-        matrices
-            .map(|p| {
-                DType::ALL.get(p.dtype as usize).and_then(|d| d.row_bytes(p.cols as usize)).unwrap_or(0)
-                    as u64
-                    * p.rows
-            })
-            .sum()
+    /// The matrices that a pass reads from the first to the last row, in no promised order: those of all layers and the
+    /// head, which may be the embedding.
+    pub fn of_a_pass<'s>(&'s self, spec: &ModelSpec) -> impl Iterator<Item = Matrix<'a>> + use<'s, 'a> {
+        let head = if spec.tied { Role::TokenEmbd } else { Role::Output };
+        let per_layer = REGISTRY.iter().map(|entry| entry.role).filter(|role| role.is_per_layer());
+        let layers = (0..spec.layers).flat_map(move |layer| per_layer.clone().map(move |role| (role, layer)));
+        let all = layers.chain([(head, 0)]).map(|(role, layer)| self.matrix(role, layer));
+        all.filter(|matrix| matrix.rows() > 0)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `bench`: the speed of prompt processing and decoding.
 
+mod memory;
 mod profile;
 mod sequences;
 
@@ -34,6 +35,10 @@ pub struct Arguments {
     /// Runs, after one to warm up.
     #[arg(short, default_value_t = 5, value_name = "R")]
     r: usize,
+    /// Adds how fast decoding reads the weights, beside a loop that does nothing else: token and loop in turns. Says
+    /// what memory allows where a model is larger than the caches.
+    #[arg(long)]
+    memory: bool,
     /// Adds where the time goes, phase by phase: from one more run.
     #[arg(long)]
     profile: bool,
@@ -73,6 +78,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             let speeds = repeat(arguments.r, || decode(&mut session, arguments.d, n))?;
             report.speeds(&format!("tg{n}"), &[], &speeds);
             report.profile(&format!("tg{n}"), &mut session, |session| decode(session, arguments.d, n))?;
+            if arguments.memory {
+                memory::run(&model, &mut session, n, &report)?;
+            }
         }
         drop(session);
         if arguments.sequences > 1 {
