@@ -26,9 +26,16 @@ const COLUMNS_ALIGN: usize = 12;
 /// Jobs that each of several threads is to have: one more or less is little then.
 const JOBS: usize = 8;
 
+/// Most tiles of rows of a job, counted once for each of its columns: what begins with a call of a kernel serves more rows
+/// then, which counts where there are few columns.
+const MOST_TILES: usize = 4;
+
+/// Multiplications of a job of several tiles at most: a flag that ends a call is looked at between jobs.
+const JOB_WORK: usize = 4 * UNIT_WORK;
+
 /// Floats of scratch memory of a worker for `columns` columns, beside the kernel's own.
 pub fn scratch(columns: usize) -> usize {
-    TILE_ROWS * columns
+    TILE_ROWS * columns.max(MOST_TILES)
 }
 
 /// A linear layer cut into units, small enough that a step may stop between any two: some rows of some columns. They
@@ -50,6 +57,10 @@ pub struct Rect {
     pub rows: Range<usize>,
     /// Columns, that is tokens.
     pub columns: Range<usize>,
+    /// Multiplications of a row and column.
+    k: usize,
+    /// Most rows of a job.
+    job_rows: usize,
     /// Most columns of a job.
     job_columns: usize,
 }
@@ -94,6 +105,8 @@ impl Grid {
             rows: (from * self.unit_rows).min(self.rows)..(to * self.unit_rows).min(self.rows),
             columns: (first * self.unit_columns).min(self.columns)
                 ..(last * self.unit_columns).min(self.columns),
+            k: self.k,
+            job_rows: TILE_ROWS,
             job_columns: usize::MAX,
         };
         let (first, last) = (units.start / across, units.end / across);
@@ -109,26 +122,32 @@ impl Grid {
 }
 
 impl Rect {
-    /// The same for several threads: where there are too few tiles of rows for them, their columns are shared too. Each
-    /// job turns the weights of its tile for itself, so columns stay together as long as they can.
+    /// The same in jobs for so many threads. Few columns take several tiles of rows at a time. Where there are too few
+    /// tiles for the threads, columns are shared too: each job turns the weights of its tile for itself, so columns stay
+    /// together as long as they can.
     pub fn shared(self, workers: usize) -> Self {
         let tiles = self.rows.len().div_ceil(TILE_ROWS);
-        let pieces = workers.saturating_mul(JOBS).div_ceil(tiles.max(1));
+        let jobs = workers.saturating_mul(JOBS);
+        let enough = if workers > 1 { tiles / jobs.max(1) } else { tiles };
+        let tile_work = TILE_ROWS.saturating_mul(self.k).saturating_mul(self.columns.len());
+        let work = JOB_WORK / tile_work.max(1);
+        let job_tiles = (MOST_TILES / self.columns.len().max(1)).min(enough).min(work).max(1);
+        let pieces = jobs.div_ceil(tiles.max(1));
         if workers < 2 || pieces < 2 {
-            return self;
+            return Self { job_rows: TILE_ROWS * job_tiles, ..self };
         }
         let columns = self.columns.len().div_ceil(pieces).max(LEAST_COLUMNS);
         Self { job_columns: columns.next_multiple_of(COLUMNS_ALIGN), ..self }
     }
 
-    /// Number of jobs it is cut into: tiles of [`TILE_ROWS`] rows and all columns, or those of one thread.
+    /// Number of jobs it is cut into: tiles of rows and all columns, or those of one thread.
     pub fn jobs(&self) -> usize {
-        self.rows.len().div_ceil(TILE_ROWS) * self.columns.len().div_ceil(self.job_columns.max(1))
+        self.rows.len().div_ceil(self.job_rows.max(1)) * self.columns.len().div_ceil(self.job_columns.max(1))
     }
 
     /// The tiles of this rectangle in `out: [columns][stride]`.
     fn tiles<'a>(&self, out: &'a mut [f32], stride: usize) -> Tiles<'a, f32> {
-        Tiles::new(out, stride, stride, TILE_ROWS, self.job_columns.min(self.columns.len()))
+        Tiles::new(out, stride, stride, self.job_rows, self.job_columns.min(self.columns.len()))
             .within(self.rows.clone(), self.columns.clone())
     }
 }
@@ -213,8 +232,10 @@ pub fn project(
         if into == Into::Overwrite {
             return layer.apply(kernels, inputs, &mut tile, scratch);
         }
-        let Some((result, scratch)) = scratch.split_at_mut_checked(tile.lines() * TILE_ROWS) else { return };
-        let mut result = TileMut::at(result, TILE_ROWS, tile.width(), tile.first(), tile.first_line());
+        let Some((result, scratch)) = scratch.split_at_mut_checked(tile.lines() * rect.job_rows) else {
+            return;
+        };
+        let mut result = TileMut::at(result, rect.job_rows, tile.width(), tile.first(), tile.first_line());
         layer.apply(kernels, inputs, &mut result, scratch);
         (kernels.add_tile)(&mut tile, &mut result);
     });
@@ -238,8 +259,10 @@ pub fn mlp(
             (0..tile.lines()).for_each(|line| (kernels.activate)(f, tile.line(line)));
             return;
         };
-        let Some((result, scratch)) = scratch.split_at_mut_checked(tile.lines() * TILE_ROWS) else { return };
-        let mut result = TileMut::at(result, TILE_ROWS, tile.width(), tile.first(), tile.first_line());
+        let Some((result, scratch)) = scratch.split_at_mut_checked(tile.lines() * rect.job_rows) else {
+            return;
+        };
+        let mut result = TileMut::at(result, rect.job_rows, tile.width(), tile.first(), tile.first_line());
         up.apply(kernels, inputs, &mut result, scratch);
         gate.apply(kernels, inputs, &mut tile, scratch);
         for line in 0..tile.lines() {
@@ -292,6 +315,26 @@ mod tests {
             assert_eq!(shared.job_columns, expected, "{rows} rows, {columns} columns, {workers} threads");
             let jobs = rows.div_ceil(TILE_ROWS) * columns.div_ceil(expected);
             assert_eq!(shared.jobs(), jobs);
+        }
+    }
+
+    #[test]
+    fn few_columns_take_several_tiles() {
+        for (rows, k, columns, workers, expected) in [
+            (576, 576, 1, 1, 128),
+            (576, 576, 2, 1, 64),
+            (576, 576, 3, 1, 32),
+            (576, 576, 1, 2, 32),
+            (1536, 576, 1, 2, 96),
+            (49152, 576, 1, 2, 128),
+            (64, 576, 1, 1, 64),
+            (2048, 2048, 1, 1, 96),
+            (2048, 5632, 1, 1, 32),
+        ] {
+            let rect = Grid::new(rows, k, columns).rects(0..usize::MAX / 2)[1].clone().shared(workers);
+            assert_eq!(rect.job_rows, expected, "{rows} x {k}, {columns} columns, {workers} threads");
+            assert_eq!(rect.jobs(), rows.div_ceil(expected));
+            assert!(rect.job_rows * columns <= scratch(columns));
         }
     }
 
