@@ -1,11 +1,10 @@
 //! How fast decoding reads the weights, and how fast a loop does that does nothing else.
 
-use super::{Report, ascending, prepare};
+use super::{Report, ascending, begin, step};
 use crate::Failure;
 use locutor::mem::aligned::RawBytes;
 use locutor::model::Model;
-use locutor::sample::Sampler;
-use locutor::session::{Budget, Session};
+use locutor::session::Session;
 use serde_json::json;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -53,15 +52,11 @@ fn in_turns(
     n: usize,
     report: &Report<'_>,
 ) -> Result<(Duration, Duration), Failure> {
-    prepare(session, report.arguments.d)?;
-    session.feed_tokens(&[1])?;
-    session.advance(Budget::Unlimited)?;
-    let mut sampler = Sampler::greedy();
+    let mut sampler = begin(session, report.arguments.d)?;
     let (mut decoded, mut read) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..n {
         let start = Instant::now();
-        session.next_token(&mut sampler)?;
-        session.advance(Budget::Unlimited)?;
+        step(session, &mut sampler)?;
         decoded += start.elapsed();
         let start = Instant::now();
         black_box(read_all(weights, report.threads));

@@ -133,16 +133,27 @@ fn read(session: &mut Session<'_>, depth: usize, ids: &[u32]) -> Result<f64, Fai
 
 /// Tokens a second of decoding `n` tokens, sampling included.
 fn decode(session: &mut Session<'_>, depth: usize, n: usize) -> Result<f64, Failure> {
+    let mut sampler = begin(session, depth)?;
+    let start = Instant::now();
+    for _ in 0..n {
+        step(session, &mut sampler)?;
+    }
+    Ok(n as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Brings the session to where decoding begins behind `depth` tokens; with what it goes on.
+fn begin(session: &mut Session<'_>, depth: usize) -> Result<Sampler<'static>, Failure> {
     prepare(session, depth)?;
     session.feed_tokens(&[1])?;
     session.advance(Budget::Unlimited)?;
-    let mut sampler = Sampler::greedy();
-    let start = Instant::now();
-    for _ in 0..n {
-        session.next_token(&mut sampler)?;
-        session.advance(Budget::Unlimited)?;
-    }
-    Ok(n as f64 / start.elapsed().as_secs_f64())
+    Ok(Sampler::greedy())
+}
+
+/// Decodes a token.
+fn step(session: &mut Session<'_>, sampler: &mut Sampler<'_>) -> Result<(), Failure> {
+    session.next_token(sampler)?;
+    session.advance(Budget::Unlimited)?;
+    Ok(())
 }
 
 /// What all results of a number of threads have in common.
